@@ -1,0 +1,3 @@
+from dpdq.engine.local import run as run
+
+__all__ = ["run"]
