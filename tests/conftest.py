@@ -1,11 +1,19 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and the switches of the suite.
+
+``DPDQ_DATA`` names the folder of real data; with ``DPDQ_REQUIRE_DATA=1`` a test of real data fails
+where it would skip. ``DPDQ_TEST_WITHOUT=torch,polars`` hides optional packages.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+for _name in filter(None, os.environ.get("DPDQ_TEST_WITHOUT", "").split(",")):
+    sys.modules[_name] = None  # importing it now raises ModuleNotFoundError
 
 
 def find_shared_data() -> Path | None:
@@ -23,5 +31,8 @@ def shared_data() -> Path:
     """The folder of real data; skips where it is absent."""
     folder = find_shared_data()
     if folder is None:
-        pytest.skip("real data are absent: set DPDQ_DATA to a folder that holds adult.parquet")
+        text = "real data are absent: set DPDQ_DATA to a folder that holds adult.parquet"
+        if os.environ.get("DPDQ_REQUIRE_DATA") == "1":
+            pytest.fail(text)
+        pytest.skip(text)
     return folder
