@@ -1,0 +1,166 @@
+"""From numbers to a verdict, in plain sentences.
+
+A shift is called only when two things agree: a valid test rejects "q and p are one law", and the
+lower bound of the effect (the AUC of a classifier between the two) lies above what the user
+tolerates. Either alone misleads: with many rows everything is significant, and with few rows a
+large estimated effect may be noise. When they disagree the sentence says how.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ALPHA", "overlap_sentence", "verdict", "weights_sentence"]
+
+ALPHA = 0.05
+
+
+def _p(pvalue: float) -> str:
+    return "p < 0.001" if pvalue < 0.001 else f"p = {pvalue:.3f}".rstrip("0")
+
+
+def verdict(
+    *,
+    pvalue: float | None,
+    pvalue_reason: str | None,
+    auc: dict[str, Any] | None,
+    tolerance: float,
+    detectable: dict[str, float | None],
+    concept: dict[str, Any] | None,
+    overlap_ok: bool | None,
+    common_rows: dict[str, Any],
+) -> dict[str, Any]:
+    """Put the verdict together.
+
+    Parameters
+    ----------
+    pvalue, pvalue_reason
+        Of the kernel test, or why there is none.
+    auc
+        ``{"estimate", "low", "high"}`` of the classifier, or None.
+    tolerance
+        The AUC up to which a difference is tolerated.
+    detectable
+        The smallest effects that 80 % power finds.
+    concept
+        The concept-shift part, or None.
+    overlap_ok
+        Whether weighting can work.
+    common_rows
+        The part about rows that stand in both files.
+
+    Returns
+    -------
+    dict
+        The ``verdict`` of ``comparison.json``.
+    """
+    estimate = auc["estimate"] if auc else None
+    low = auc["low"] if auc else None
+    shifted: bool | None = None
+    if pvalue is not None and low is not None:
+        shifted = bool(pvalue <= ALPHA and low > tolerance)
+    return {
+        "shifted": shifted,
+        "pvalue": pvalue,
+        "pvalue_reason": pvalue_reason,
+        "effect": {"auc": estimate, "low": low},
+        "tolerance": tolerance,
+        "detectable": detectable,
+        "sentence": " ".join(
+            _sentences(
+                shifted, pvalue, pvalue_reason, estimate, low, tolerance, detectable, concept,
+                overlap_ok, common_rows,
+            )
+        ),
+    }
+
+
+def _sentences(
+    shifted: bool | None,
+    pvalue: float | None,
+    reason: str | None,
+    estimate: float | None,
+    low: float | None,
+    tolerance: float,
+    detectable: dict[str, float | None],
+    concept: dict[str, Any] | None,
+    overlap_ok: bool | None,
+    common_rows: dict[str, Any],
+) -> list[str]:
+    found = []
+    if common_rows.get("identical"):
+        found.append("The two sides hold the same rows: there is no difference to find.")
+    elif pvalue is None:
+        found.append(reason or "No test was made.")
+    elif low is None or estimate is None:
+        found.append(f"The kernel test gives {_p(pvalue)}; the size of the effect was not measured.")
+    elif shifted:
+        found.append(
+            f"p has shifted from q: a classifier tells them apart with AUC {estimate:.3f} "
+            f"(at least {low:.3f}; tolerated {tolerance:g}), and the kernel test rejects equality "
+            f"({_p(pvalue)})."
+        )
+    elif pvalue <= ALPHA and low <= tolerance:
+        size = (
+            f"the classifier's AUC of {estimate:.3f} (at least {low:.3f}) is within the tolerance "
+            f"of {tolerance:g}"
+            if tolerance > 0.5
+            else f"the classifier does not find it (AUC {estimate:.3f}, at least {low:.3f})"
+        )
+        found.append(
+            f"The kernel test sees a difference ({_p(pvalue)}), but {size}: "
+            "real perhaps, not larger than you tolerate. The columns below show where to look."
+        )
+    elif low > tolerance:
+        found.append(
+            f"The classifier tells the sides apart (AUC {estimate:.3f}, at least {low:.3f}), the "
+            f"kernel test does not ({_p(pvalue)}): a narrow difference, in few columns or few "
+            "rows, and no shift is called while the two disagree. The columns below show where."
+        )
+    else:
+        auc = detectable.get("auc")
+        power = (
+            f" A shift of AUC {auc:.3f} would have been found in four of five such samples."
+            if auc is not None
+            else ""
+        )
+        found.append(
+            f"No shift was found beyond what you tolerate ({_p(pvalue)}; AUC {estimate:.3f}, at "
+            f"least {low:.3f}).{power}"
+        )
+    if concept is not None and concept.get("detected"):
+        found.append(
+            "Concept shift: at equal features the label behaves differently on p, so weights "
+            "cannot repair a model trained on q; it needs labels from p."
+        )
+    if overlap_ok is False:
+        found.append("Overlap fails: part of p lies where q has no data.")
+    return found
+
+
+def overlap_sentence(share: float, low: float, high: float, limit: float, *, ok: bool) -> str:
+    """Say how much of p lies out of q's reach and what follows."""
+    size = f"{100 * share:.3g} % of p ({100 * low:.2g} to {100 * high:.2g} %)"
+    if ok:
+        return f"{size} lies beyond q's own 99.9 % point of log dP/dQ: q covers p well enough."
+    return (
+        f"Overlap fails: {size} lies where q has almost no data (more than the {100 * limit:g} % "
+        "that can be ignored). No weighting of q can repair this; collect data there, or compare "
+        "and deploy only on the part of p that q covers."
+    )
+
+
+def weights_sentence(
+    n: int, effective: float, khat: float | None, limit: float, *, constant: bool, ok: bool
+) -> str:
+    """Say what the weights are worth and what to do."""
+    if constant:
+        return "No estimator beat the constant ratio on held-out rows: every weight is one."
+    share = f"{effective:,.0f} of {n:,} rows ({100 * effective / n:.3g} %)"
+    tail = "" if khat is None else f", k-hat {khat:.2f} (limit {limit:.2f})"
+    if ok:
+        return f"The weighted rows are worth {share}{tail}: weighted means can be trusted."
+    return (
+        f"The weighted rows are worth {share}{tail}: a few rows decide every weighted mean. Clip "
+        "the weights, compare fewer columns, or collect data like p."
+    )
