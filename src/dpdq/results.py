@@ -68,12 +68,13 @@ class Result:
         }
 
     def __repr__(self) -> str:
-        parts = [
-            f"{field.name}={_short(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)
-            if field.repr and not field.name.startswith("_")
-            and getattr(self, field.name) not in (None, "")
-        ]
+        parts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            hidden = field.name.startswith("_") or not field.repr
+            if hidden or value is None or (isinstance(value, str) and not value):
+                continue
+            parts.append(f"{field.name}={_short(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
