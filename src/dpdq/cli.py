@@ -63,14 +63,14 @@ def _one_sentence(*, debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         if debug:
             raise
-        _fail("interrupted; nothing was left half-written", code=130)
+        _fail("interrupted; nothing was left half-written")
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _fail(sentence: str, *, code: int = 2) -> None:
+def _fail(sentence: str) -> None:
     sys.stderr.write("dpdq: " + " ".join(sentence.split()) + "\n")
-    raise typer.Exit(code)
+    raise typer.Exit(2)
 
 
 def _types(text: str | None) -> dict[str, str] | None:
