@@ -1,0 +1,36 @@
+"""What is dP/dQ? Estimators of log r = log dP/dQ from a sample of q and a sample of p.
+
+Three routes lead to the same number. A probabilistic classifier that tells p from q carries it:
+with class sizes taken out, its logit is log r. Least squares fits r itself, since
+E_q[(r̂ - r)²]/2 = E_q[r̂²]/2 - E_p[r̂] + constant needs no density. Every smooth f-divergence
+gives one more loss of this kind, E_q[f*(f'(r̂))] - E_p[f'(r̂)]; the two above are Jensen-Shannon
+and Pearson.
+
+What the samples do not fix: log r where q has no rows (any value fits), and the level of r̂,
+which is therefore set by E_q[r] = 1 on rows that the model has not seen; the size of that shift
+tells how far the model was off.
+
+Which one:
+
+- `LogisticRatio` where log r is near linear in the features; fast, smooth, with a covariance.
+- `GradientBoostingRatio` for mixed columns, steps and interactions; the usual winner on tables.
+- `ULSIF` for few continuous columns and smooth bumps; tuned in closed form.
+- `ClassifierRatio` around any probabilistic scikit-learn classifier of one's own.
+- `select_ratio` tries several and keeps the one with the smallest held-out loss, or the constant
+  ratio where none beats it; `CrossFittedRatio` is the same with folds given by the caller.
+"""
+
+from dpdq._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "RatioEstimator": "_base",
+        "LogisticRatio": "logistic",
+        "GradientBoostingRatio": "boosting",
+        "ULSIF": "least_squares",
+        "ClassifierRatio": "classifier",
+        "select_ratio": "selection",
+        "CrossFittedRatio": "selection",
+    },
+)

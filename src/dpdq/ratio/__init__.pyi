@@ -1,0 +1,9 @@
+from dpdq.ratio._base import RatioEstimator as RatioEstimator
+from dpdq.ratio.boosting import GradientBoostingRatio as GradientBoostingRatio
+from dpdq.ratio.classifier import ClassifierRatio as ClassifierRatio
+from dpdq.ratio.least_squares import ULSIF as ULSIF
+from dpdq.ratio.logistic import LogisticRatio as LogisticRatio
+from dpdq.ratio.selection import CrossFittedRatio as CrossFittedRatio
+from dpdq.ratio.selection import select_ratio as select_ratio
+
+__all__: list[str]
