@@ -1,5 +1,6 @@
-import dpdq.errors as errors
 import pytest
+
+import dpdq.errors as errors
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "DpdqError"])

@@ -1,13 +1,16 @@
 import sys
 
 import pytest
+
 from dpdq._optional import is_torch, require
 from dpdq.errors import MissingDependencyError
 
 
 def test_a_missing_extra_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingDependencyError, match=r'the cluster needs ray: pip install "dpdq\[ray\]"'):
+    with pytest.raises(
+        MissingDependencyError, match=r'the cluster needs ray: pip install "dpdq\[ray\]"'
+    ):
         require("ray", "the cluster")
     with pytest.raises(ImportError, match="needs no_such_package: pip install no_such_package"):
         require("no_such_package")

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from dpdq._random import as_generator, child_seed, mix64, row_keys
-from dpdq.errors import InputTypeError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dpdq._random import as_generator, child_seed, mix64, row_keys
+from dpdq.errors import InputTypeError
 
 
 def test_every_kind_of_seed():

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+
 from dpdq.results import Estimate, Result, TestResult, to_json_types
 
 

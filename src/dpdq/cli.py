@@ -11,7 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -35,7 +35,7 @@ app = typer.Typer(
 OptionalText = str | None
 
 
-class Infinite(str, Enum):
+class Infinite(StrEnum):
     """What to do with infinite values."""
 
     refuse = "refuse"
@@ -115,7 +115,9 @@ def compare(
     id: Annotated[  # noqa: A002 - the option's name
         OptionalText, typer.Option("--id", help="Row key, copied to the outputs.")
     ] = None,
-    group: Annotated[OptionalText, typer.Option(help="Rows with one value belong together.")] = None,
+    group: Annotated[
+        OptionalText, typer.Option(help="Rows with one value belong together.")
+    ] = None,
     time: Annotated[OptionalText, typer.Option(help="Orders the rows in blocks.")] = None,
     types: Annotated[
         OptionalText, typer.Option(help="Kinds of columns, as in zip=categorical,when=datetime.")

@@ -1,4 +1,4 @@
-"""Whatever comes in: one sentence and exit 2, or a sensible result and exit 0; nothing half-written."""
+"""Whatever comes in: one sentence and exit 2, or a result and exit 0; nothing half-written."""
 
 import gzip
 import json
@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from dpdq.cli import app
 from typer.testing import CliRunner
+
+from dpdq.cli import app
 
 N = 60
 

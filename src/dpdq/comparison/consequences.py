@@ -107,7 +107,9 @@ def balance_part(
     weights /= weights.sum()
     mean_p = dense_p.mean(axis=0)
     scale = np.sqrt((dense_q.var(axis=0) + dense_p.var(axis=0)) / 2)
-    scale[scale == 0] = np.inf  # a constant feature is balanced by definition
+    flat = scale == 0  # constant on each side: the pooled spread tells whether the sides agree
+    scale[flat] = np.concatenate([dense_q[:, flat], dense_p[:, flat]]).std(axis=0)
+    scale[scale == 0] = np.inf
     before = (mean_p - dense_q.mean(axis=0)) / scale
     after = (mean_p - weights @ dense_q) / scale
     order = np.argsort(-np.maximum(np.abs(before), np.abs(after)), kind="stable")

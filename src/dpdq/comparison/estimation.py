@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpdq.comparison.sides import Side
-from dpdq.data import Column, ExclusionMask, Features, assign_folds
+from dpdq.data import Column, Features, assign_folds
+from dpdq.data.folds import ExclusionMask
 from dpdq.engine import run
 from dpdq.errors import DataError
 from dpdq.passes import BLOCK_ROWS, Pass

@@ -37,7 +37,7 @@ def check_gates(fail_on: str | None) -> None:
         _parse(fail_on)
 
 
-def found(comparison: Any, fail_on: str) -> list[str]:  # noqa: ANN401 - Comparison or a dict-like
+def found(comparison: Any, fail_on: str) -> list[str]:
     """Say which of the named things a comparison found, one sentence each.
 
     A gate whose part was not computed (``shift`` after a quick comparison) is refused rather than

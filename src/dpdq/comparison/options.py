@@ -107,7 +107,9 @@ class Options:
                     "take it out of columns"
                 )
         if not isinstance(tolerance, (int, float)) or not 0.5 <= tolerance < 1:
-            raise OptionError(f"tolerance is {tolerance!r}; give an AUC from 0.5 (any shift) below 1")
+            raise OptionError(
+                f"tolerance is {tolerance!r}; give an AUC from 0.5 (any shift) below 1"
+            )
         if not isinstance(tolerance_column, (int, float)) or not 0 <= tolerance_column < 100:
             raise OptionError(f"tolerance_column is {tolerance_column!r}; give a PSI of at least 0")
         if infinite not in ("refuse", "missing"):
@@ -139,5 +141,8 @@ class Options:
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name != "encoder"
-        } | {"encoder": getattr(self.encoder, "__name__", type(self.encoder).__name__)
-             if self.encoder is not None else None}
+        } | {
+            "encoder": getattr(self.encoder, "__name__", type(self.encoder).__name__)
+            if self.encoder is not None
+            else None
+        }

@@ -24,7 +24,7 @@ SCHEMA_VERSION = "1.0"
 class Record(dict[str, Any]):
     """A dictionary whose keys can also be read as attributes."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a JSON value
+    def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError:
@@ -35,7 +35,7 @@ class Record(dict[str, Any]):
         return [*super().__dir__(), *self]
 
 
-def _records(value: Any) -> Any:  # noqa: ANN401 - a JSON value
+def _records(value: Any) -> Any:
     if isinstance(value, Mapping):
         return Record({key: _records(item) for key, item in value.items()})
     if isinstance(value, list):
@@ -68,7 +68,7 @@ class Comparison:
         log_weights: np.ndarray | None = None,
         keys: Callable[[], Iterable[pa.RecordBatch]] | None = None,
         id_column: str | None = None,
-        like: Any = None,  # noqa: ANN401 - the frame that came in
+        like: Any = None,
     ) -> None:
         self._values: Record = _records(to_json_types(values))
         self.run = dict(run)
@@ -79,7 +79,7 @@ class Comparison:
         self._id_column = id_column
         self._like = like
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a JSON value
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         try:
@@ -158,7 +158,7 @@ class Comparison:
 
         return schema, blocks()
 
-    def weights_frame(self) -> Any:  # noqa: ANN401 - the kind of frame that came in
+    def weights_frame(self) -> Any:
         """Return row key, log ratio and weight (mean one) of every row of q.
 
         Returns

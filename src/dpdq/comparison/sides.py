@@ -24,7 +24,7 @@ from dpdq.passes import Pass
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dpdq.data import Source
+    from dpdq.data import Column, Source
 
 __all__ = ["Plan", "Side", "encode", "open_sides", "plan_columns", "scan", "time_values"]
 
@@ -81,7 +81,7 @@ class Plan:
     warnings: list[str]
 
 
-def encode(data: Any, encoder: Callable[[Any], Any] | None, side: str) -> Any:  # noqa: ANN401
+def encode(data: Any, encoder: Callable[[Any], Any] | None, side: str) -> Any:
     """Turn images, texts or anything else into features, by the user's own callable.
 
     Raises
@@ -114,7 +114,7 @@ def encode(data: Any, encoder: Callable[[Any], Any] | None, side: str) -> Any:  
     return np.concatenate(parts)
 
 
-def open_sides(q: Any, p: Any, options: Options) -> tuple[Side, Side]:  # noqa: ANN401
+def open_sides(q: Any, p: Any, options: Options) -> tuple[Side, Side]:
     """Open both sides; a side that cannot be opened closes the other."""
     have = open_source(encode(q, options.encoder, "q"), side="q")
     try:
@@ -212,10 +212,12 @@ class _Scanned:
 class _Scan(Pass[_Scanned, _Scanned]):
     """Hash the content and the group of every row, and find infinite values."""
 
-    def __init__(self, features: list[str], group: str | None) -> None:
-        self.features = features
+    def __init__(self, features: Sequence[Column], group: str | None, side: str) -> None:
+        self.features = list(features)
         self.group = group
-        self.columns = list(dict.fromkeys(features + ([group] if group else [])))
+        self.side = side
+        names = [column.name for column in features]
+        self.columns = list(dict.fromkeys(names + ([group] if group else [])))
 
     def init(self) -> _Scanned:
         return _Scanned([], [], {})
@@ -223,16 +225,16 @@ class _Scan(Pass[_Scanned, _Scanned]):
     def map(self, state: _Scanned, batch: pa.RecordBatch, first_row: int) -> _Scanned:
         import pyarrow as pa
 
-        state.content.append(row_hashes(batch, self.features))
+        state.content.append(row_hashes(batch, self.features, side=self.side))
         if self.group is not None:
-            hashes = row_hashes(batch, [self.group])
+            hashes = row_hashes(batch, [self.group], side=self.side)
             missing = np.asarray(batch.column(self.group).is_null(nan_is_null=True))
             if missing.any():  # a row without a group stands alone
                 rows = np.flatnonzero(missing).astype(np.uint64) + np.uint64(first_row)
                 hashes = hashes.copy()
                 hashes[missing] = mix64(rows ^ np.uint64(0xA5A5A5A5A5A5A5A5))
             state.group.append(hashes)
-        for name in self.features:
+        for name in (feature.name for feature in self.features):
             column = batch.column(name)
             if pa.types.is_floating(column.type):
                 values = column.to_numpy(zero_copy_only=False)
@@ -256,7 +258,7 @@ class _Scan(Pass[_Scanned, _Scanned]):
 
 def scan(
     side: Side,
-    features: list[str],
+    features: Sequence[Column],
     options: Options,
     advance: Callable[[int], None] | None = None,
 ) -> None:
@@ -267,7 +269,7 @@ def scan(
     DataError
         If a value is infinite and ``infinite="refuse"``, or a time is missing.
     """
-    found = run(_Scan(features, options.group), side.source, progress=advance)
+    found = run(_Scan(features, options.group, side.name), side.source, progress=advance)
     side.content = np.concatenate(found.content)
     if options.group is not None:
         side.group = np.concatenate(found.group)

@@ -68,8 +68,16 @@ def verdict(
         "detectable": detectable,
         "sentence": " ".join(
             _sentences(
-                shifted, pvalue, pvalue_reason, estimate, low, tolerance, detectable, concept,
-                overlap_ok, common_rows,
+                shifted,
+                pvalue,
+                pvalue_reason,
+                estimate,
+                low,
+                tolerance,
+                detectable,
+                concept,
+                overlap_ok,
+                common_rows,
             )
         ),
     }
@@ -93,7 +101,9 @@ def _sentences(
     elif pvalue is None:
         found.append(reason or "No test was made.")
     elif low is None or estimate is None:
-        found.append(f"The kernel test gives {_p(pvalue)}; the size of the effect was not measured.")
+        found.append(
+            f"The kernel test gives {_p(pvalue)}; the size of the effect was not measured."
+        )
     elif shifted:
         found.append(
             f"p has shifted from q: a classifier tells them apart with AUC {estimate:.3f} "
