@@ -68,6 +68,9 @@ class CrossFittedRatio:
         The winner's fitted models, one a fold.
     log_ratio_q_, log_ratio_p_
         Held-out log ratios of the rows of the fit.
+    best_candidate_, held_out_q_, held_out_p_
+        The candidate with the smallest loss and its held-out log ratios before the shift, also
+        where the constant ratio is better.
     losses_
         Candidate -> {"loss", "standard_error"}, by ascending loss.
     baseline_loss_
@@ -212,6 +215,7 @@ class CrossFittedRatio:
 
         assert best is not None  # there is at least one candidate
         loss, name, view, models, out_q, out_p = best
+        self.best_candidate_, self.held_out_q_, self.held_out_p_ = name, out_q, out_p
         self.losses_ = dict(sorted(table.items(), key=lambda item: item[1]["loss"]))
         self.baseline_loss_ = _LOG_2
         if not loss < _LOG_2 - 1e-9:  # below by more than rounding
