@@ -314,24 +314,29 @@ class FullParts:
             return []
         p = self.p
         rows = np.argsort(-p.log_ratio, kind="stable")[:OUTLIERS]
-        by_number = np.sort(rows)
         names = [column.name for column in self.columns]
-        table = p.source.take(by_number, names)
-        folds = p.folds[by_number].astype(np.int64)
-
-        def score(changed: pa.Table, origin: np.ndarray) -> np.ndarray:
-            return self.estimation.score(changed, folds[origin])
-
-        found = strangest_rows(
-            p.log_ratio[by_number],
-            score,
-            table,
-            self.sample_q.select(names),
-            rows=by_number,
-            random_state=self.seeds["outliers"],
-        )
+        have = self.sample_q.select(names)
+        by_number = np.sort(rows)
+        want = p.source.take(by_number, names)
         ids = self._ids() or {}
-        return [item.to_dict() | {"id": ids.get(int(item.row))} for item in found]
+        seeds = as_generator(self.seeds["outliers"])
+        found = []
+        for row in rows.tolist():  # one by one: each row is explained by the model of its fold
+            fold = int(p.folds[row])
+
+            def score(table: pa.Table, fold: int = fold) -> np.ndarray:
+                return self.estimation.score(table, np.full(table.num_rows, fold))
+
+            strange = strangest_rows(
+                p.log_ratio[row : row + 1],
+                score,
+                want.slice(int(np.searchsorted(by_number, row)), 1),
+                have,
+                row_numbers=np.array([row]),
+                random_state=child_seed(seeds),
+            )
+            found += [item.to_dict() | {"id": ids.get(row)} for item in strange]
+        return found
 
 
 def _first(side: Side, most: int) -> np.ndarray:

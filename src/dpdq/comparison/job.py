@@ -164,6 +164,9 @@ def compare(
                 id_column=options.id if have.has(options.id) else None,
                 like=q,
             )
+        except BaseException:
+            have.source.close()
+            raise
         finally:
             want.source.close()
 
@@ -397,7 +400,7 @@ def profile(
         sample = source.take(kept, names)
         known = {name: kind for name, kind in (types or {}).items() if name in names}
         kinds = {column.name: column.kind for column in infer_columns(sample, sample, types=known)}
-        Reference.save(path, source, kinds=kinds, columns=names, rows=rows, seed=seed)
+        Reference.save(path, source, kinds=kinds, rows=rows, seed=seed)
         stored = min(rows, source.n_rows)
         return (
             f"wrote {path}: {stored:,} of {source.n_rows:,} rows, {len(names)} columns; "

@@ -106,6 +106,11 @@ def labels_parts(
                 folds_p=p.folds[all_p],
                 units_q=unit(0, all_q),
                 units_p=unit(1, all_p),
+                log_ratio_q=q.log_ratio[all_q],
+                log_ratio_p=p.log_ratio[all_p],
+                kind="numeric" if numeric else "classes",
+                label=name,
+                categorical=estimation.features.categorical_codes,
                 random_state=seed,
             )
             parts["concept_shift"] = concept.to_dict()
