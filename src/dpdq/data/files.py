@@ -442,7 +442,8 @@ class ArrowFileSource(_StoredFiles):
             batch = read_ipc_batch(file.path, index, columns)
         except (pa.ArrowException, OSError) as error:
             raise file.damaged(error) from error
-        yield batch
+        for start in range(0, batch.num_rows, BLOCK_ROWS):
+            yield batch.slice(start, BLOCK_ROWS)
 
 
 class JoinedSource(Source):

@@ -175,7 +175,7 @@ class Reference:
         kept = np.arange(total)
         if total > rows:
             keys = row_keys(0, total, seed)
-            # ties cannot be told apart by partition alone; keys of rows are distinct
+            # no two rows have the same key, so which rows are kept is certain
             kept = np.sort(np.argpartition(keys, rows - 1)[:rows]).astype(np.int64)
         table = source.take(kept, list(kinds)) if kinds else source.take(kept)
         reference = cls(
@@ -316,7 +316,12 @@ def _pack(column: pa.ChunkedArray, field: pa.Field) -> tuple[dict[str, Any], dic
     entry: dict[str, Any] = {"name": field.name, "type": str(kind)}
     if pa.types.is_timestamp(kind):
         entry = {"name": field.name, "type": "timestamp", "unit": kind.unit, "zone": kind.tz}
-    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], kind)
+    try:
+        array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], kind)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"the kept texts of column {field.name!r} exceed 2 GiB; keep fewer rows"
+        ) from error
     arrays: dict[str, np.ndarray] = {}
     valid = _missing_bits(array)
     if valid is not None and not pa.types.is_null(kind):

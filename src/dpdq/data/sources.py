@@ -206,10 +206,8 @@ class Source(abc.ABC):
             for batch in self._read(piece, names):
                 low, high = np.searchsorted(mine, [first, first + batch.num_rows])
                 if high > low:
-                    there = [name for name in names if name in batch.schema.names]
-                    part = batch.select(there) if there else batch
-                    kept = part.take(pa.array(mine[low:high] - first))
-                    found.append(conform(kept, schema, self.label))
+                    block = conform(batch, schema, self.label)
+                    found.append(block.take(pa.array(mine[low:high] - first)))
                 first += batch.num_rows
                 if high == len(mine):
                     break

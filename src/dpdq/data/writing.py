@@ -87,9 +87,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if not target.name:
         raise FileError(f"cannot write {str(path)!r}: it names no file")
-    if target.is_dir():
+    if os.path.isdir(target):
         raise FileError(f"cannot write {str(target)!r}: it is a folder")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise FileError(
             f"cannot write {str(target)!r}: the folder {str(target.parent)!r} does not exist"
         )
