@@ -28,6 +28,7 @@ __all__ = [
     "excess_above_linear",
     "excess_over_tangent",
     "exp_minus_line",
+    "expm1_ratio",
     "line_minus_softplus",
     "line_plus_softplus",
     "log_expm1",
@@ -151,6 +152,17 @@ def scaled_expm1(k: float, x: Array, xp: Module) -> Array:
     half = xp.expm1(0.5 * k * x)
     linear = abs(k * x) < 0.25 * xp.finfo(x.dtype).eps
     return xp.where(linear, x, (half / k) * (half + 2.0))
+
+
+def expm1_ratio(x: Array, order: Fraction, rise: Fraction, xp: Module) -> Array:
+    """``(e^(x order / rise) - 1) / order``, the exponent right to the last digit of the dtype."""
+    if abs(order) < Fraction(1, 10**30):
+        return x / float(rise)
+    high, low = split(order / rise, x)
+    exponent = high * x + low * xp.where(xp.isinf(x), 0.0, x)
+    half = xp.expm1(0.5 * exponent)
+    linear = abs(exponent) < 0.25 * xp.finfo(x.dtype).eps
+    return xp.where(linear, x / float(rise), (half / float(order)) * (half + 2.0))
 
 
 def times_exp(value: Array, k: float, x: Array, xp: Module) -> Array:

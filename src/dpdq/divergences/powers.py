@@ -22,6 +22,8 @@ from typing import ClassVar
 from dpdq.divergences._numerics import (
     Array,
     Module,
+    expm1_ratio,
+    minus_constant,
     one_plus_product,
     scaled_expm1,
     switch,
@@ -328,27 +330,29 @@ class AlphaDivergence(Divergence):
         return times(float(Fraction(self.alpha) + (power - 2)), x, xp)
 
     def _conjugate(self, t: Array, xp: Module) -> Array:
-        log_r, above = self._attained_at(t, xp)
-        return xp.where(above, math.inf, scaled_expm1(self.alpha, log_r, xp))
+        log_base = self._log_base(t, xp)
+        # Where the domain has an upper end, beyond it; the end itself counts for alpha < 0.
+        rise, order = Fraction(self.alpha) - 1, Fraction(self.alpha)
+        above = (log_base == -math.inf) & ((rise < 0) & (minus_constant(t, -1 / rise) > 0))
+        return xp.where(above, math.inf, expm1_ratio(log_base, order, rise, xp))
 
     def _f_prime_inverse(self, t: Array, xp: Module) -> Array:
-        return self._attained_at(t, xp)[0]
+        return self._log_base(t, xp) / (self.alpha - 1.0)
 
-    def _attained_at(self, t: Array, xp: Module) -> tuple[Array, Array]:
-        """Log of the r that attains f*(t), and whether t lies above the domain of f*."""
+    def _log_base(self, t: Array, xp: Module) -> Array:
+        """``log(1 + (alpha-1) t)``, -infinity where there is none."""
         rise = self.alpha - 1.0
         product = rise * t
-        # 1 + (alpha-1) t comes close to 0: there it takes the digits of an exact product.
+        # Close to 0 the sum takes the digits of an exact product; far from it the 1 has none.
         close = abs(product + 1.0) < 0.25
+        large = product * xp.finfo(t.dtype).eps > 4
         base = one_plus_product(Fraction(self.alpha) - 1, xp.where(close, t, -1.0 / rise), xp)
         empty = xp.where(close, base <= 0, product <= -1)
         log_close = xp.log(xp.where(close & ~empty, base, 1.0))
-        large = product * xp.finfo(t.dtype).eps > 4
-        log_far = xp.log1p(xp.where(close | empty | large, 0.0, product))
         log_large = xp.log(abs(xp.where(large, t, 1.0))) + math.log(abs(rise))
-        log_r = xp.where(close, log_close, xp.where(large, log_large, log_far)) / rise
-        log_r = xp.where(empty, math.copysign(math.inf, -rise), log_r)
-        return log_r, empty & (~close | (base != 0)) & (rise < 0)
+        log_rest = xp.log1p(xp.where(close | large | empty, 0.0, product))
+        value = xp.where(close, log_close, xp.where(large, log_large, log_rest))
+        return xp.where(empty, -math.inf, value)
 
     def _conjugate_at_prime(self, x: Array, xp: Module) -> Array:
         return scaled_expm1(self.alpha, x, xp)

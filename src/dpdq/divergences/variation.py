@@ -13,6 +13,10 @@ from dpdq.errors import OptionError
 __all__ = ["TotalVariation"]
 
 
+def _half_sign(x: Array, xp: Module) -> Array:
+    return xp.where(xp.isnan(x), x, 0.5 * xp.sign(x))  # torch's sign of NaN is 0
+
+
 @dataclass(frozen=True)
 class TotalVariation(Divergence):
     """Total variation distance, the largest difference of probability over all events.
@@ -58,7 +62,7 @@ class TotalVariation(Divergence):
         return 0.5 * abs(xp.expm1(x))
 
     def _f_prime(self, x: Array, xp: Module) -> Array:
-        return 0.5 * xp.sign(x)
+        return _half_sign(x, xp)
 
     def _log_curvature(self, x: Array, power: int, xp: Module) -> Array:
         return constant(-math.inf, x, xp)
@@ -73,4 +77,4 @@ class TotalVariation(Divergence):
         )
 
     def _conjugate_at_prime(self, x: Array, xp: Module) -> Array:
-        return 0.5 * xp.sign(x)
+        return _half_sign(x, xp)
