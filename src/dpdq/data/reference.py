@@ -2,7 +2,7 @@
 
 A reference is a zip of JSON and ``.npy``; it holds data alone, and reading it executes nothing:
 
-    reference.json             format, versions, rows, kinds of columns, options
+    reference.json             format, versions, rows, columns and their parts, kinds, options
     rows.npy                   numbers of the kept rows in q, int64, sorted
     0/values.npy               values of column 0; of text its UTF-8 bytes, of lists all numbers
     0/offsets.npy              where each text or list begins, int64
@@ -212,7 +212,7 @@ class Reference:
         columns = []
         for place, field in enumerate(self.table.schema):
             entry, arrays = _pack(self.table.column(place), field)
-            columns.append(entry)
+            columns.append({**entry, "parts": sorted(arrays)})
             parts.update({f"{place}/{name}.npy": array for name, array in arrays.items()})
         head = {
             "format": _FORMAT,
@@ -381,6 +381,11 @@ def _unpacked(cls: type[Reference], packed: zipfile.ZipFile, name: str) -> Refer
     total = _count(head["n_rows"])
     if total < count or (count and (rows[0] < 0 or np.any(np.diff(rows) <= 0))):
         raise ValueError("its row numbers are not sorted")
+    due = {"reference.json", "rows.npy"}
+    for place, entry in enumerate(head["columns"]):
+        due.update(f"{place}/{part}.npy" for part in entry["parts"])
+    if due != set(packed.namelist()):
+        raise ValueError("its parts are not those that its description names")
     fields, columns = [], []
     for place, entry in enumerate(head["columns"]):
         array = _unpack(packed, str(place), entry, count)
