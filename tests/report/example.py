@@ -314,7 +314,10 @@ def quick(n_columns: int = 14) -> dict[str, Any]:
 def refused() -> dict[str, Any]:
     """A comparison whose overlap fails."""
     c = full()
-    c["verdict"]["effect"] = {"auc": 0.9912, "low": 0.988}
+    c["verdict"].update({
+        "effect": {"auc": 0.9912, "low": 0.988},
+        "sentence": "p differs from q by more than you tolerate: a classifier tells them apart "
+                    "with AUC 0.991, at least 0.988."})
     c["classifier_test"]["auc"] = {"estimate": 0.9912, "low": 0.988, "high": 0.9935}
     c["overlap"].update({
         "ok": False, "share_of_p_out_of_reach": 0.3121, "low": 0.298, "high": 0.326,

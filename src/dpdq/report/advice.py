@@ -9,19 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dpdq.report._common import part, records
 from dpdq.report.formatting import as_float, count, number, percent, shorten
 
 __all__ = ["is_quick", "next_steps"]
-
-
-def _part(parent: Any, key: str) -> Mapping[str, Any]:
-    found = parent.get(key) if isinstance(parent, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
-
-
-def _rows(parent: Any, key: str) -> list[Mapping[str, Any]]:
-    found = parent.get(key) if isinstance(parent, Mapping) else None
-    return [r for r in found if isinstance(r, Mapping)] if isinstance(found, list) else []
 
 
 def _names(names: Sequence[Any], most: int = 3) -> str:
@@ -58,13 +49,13 @@ def next_steps(comparison: Mapping[str, Any]) -> list[str]:
     >>> next_steps({"verdict": {"shifted": False, "detectable": {"auc": 0.53}}, "ratio": {"a": 1}})
     ['Nothing has to be done; a difference below AUC 0.53 would have gone unseen.']
     """
-    verdict = _part(comparison, "verdict")
-    schema = _part(comparison, "schema")
+    verdict = part(comparison, "verdict")
+    schema = part(comparison, "schema")
     shifted = verdict.get("shifted")
     quick = is_quick(comparison)
     steps: list[str] = []
 
-    changed = [r.get("name", "") for r in _rows(schema, "changed_types")]
+    changed = [r.get("name", "") for r in records(schema, "changed_types")]
     if changed:
         steps.append(f"Make the types agree first: {_names(changed)} changed between q and p.")
     missing = list(schema.get("only_q") or [])
@@ -73,19 +64,19 @@ def next_steps(comparison: Mapping[str, Any]) -> list[str]:
             f"{_names(missing)} {'stands' if len(missing) == 1 else 'stand'} only in q: a model "
             "trained on q with such columns cannot be used on p."
         )
-    if _part(comparison, "concept_shift").get("detected") is True:
+    if part(comparison, "concept_shift").get("detected") is True:
         steps.append(
             "The relation between the columns and the label changed: weights cannot mend that. "
             "Collect labels from p and train again."
         )
     steps += _weighting_steps(comparison, shifted)
-    columns = [c for c in _rows(comparison, "columns") if c.get("shifted") is True]
+    columns = [c for c in records(comparison, "columns") if c.get("shifted") is True]
     if columns:
         steps.append(
             f"Look first at {_names([c.get('name', '') for c in columns])}: "
             "these columns moved most."
         )
-    slices = _rows(comparison, "slices")
+    slices = records(comparison, "slices")
     more = [s for s in slices if (as_float(s.get("ratio")) or 0) > 1]
     if more:
         best = max(more, key=lambda s: as_float(s.get("ratio")) or 0)
@@ -108,15 +99,15 @@ def next_steps(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def _unseen(verdict: Mapping[str, Any]) -> str:
-    auc = as_float(_part(verdict, "detectable").get("auc"))
+    auc = as_float(part(verdict, "detectable").get("auc"))
     if auc is None:
         return "."
     return f"; a difference below AUC {number(auc)} would have gone unseen."
 
 
 def _weighting_steps(comparison: Mapping[str, Any], shifted: Any) -> list[str]:  # noqa: ANN401
-    overlap, weights = _part(comparison, "overlap"), _part(comparison, "weights")
-    balance = _part(comparison, "balance")
+    overlap, weights = part(comparison, "overlap"), part(comparison, "weights")
+    balance = part(comparison, "balance")
     share = as_float(overlap.get("share_of_p_out_of_reach"))
     if overlap.get("ok") is False:
         where = f"{percent(share)} of p" if share is not None else "part of p"

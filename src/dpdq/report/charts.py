@@ -139,9 +139,15 @@ class _Bins:
         self.is_even = True
         if self.is_levels:
             known = labels if isinstance(labels, (list, tuple)) else []
-            self.names = [str(known[k]) if k < len(known) else f"bin {k + 1}" for k in range(n)]
+            self.names = [
+                f"level {k + 1}" if k >= len(known) else "(missing)" if known[k] is None
+                else str(known[k])
+                for k in range(n)
+            ]
         else:
             self._read_edges(list(edges), kind)
+            if isinstance(labels, (list, tuple)) and len(labels) == n:
+                self.names = [str(label) for label in labels]
 
     def _read_edges(self, edges: list[Any], kind: str) -> None:
         is_time = kind == "datetime" or any(isinstance(e, str) for e in edges)
@@ -167,6 +173,9 @@ class _Bins:
                 self.places = [(x - known[0]) / span for x in known]
                 if is_time:
                     self.ticks = [(0.0, texts[0]), (1.0, texts[-1])]
+                    if len(texts) > 4 and max(map(len, texts)) <= 10:
+                        middle = len(texts) // 2
+                        self.ticks.insert(1, (self.places[middle], texts[middle]))
                 else:
                     self.ticks = [
                         ((t - known[0]) / span, number(t, 4)) for t in _ticks(known[0], known[-1])
@@ -329,7 +338,7 @@ def histogram(
         body.append(f'<path class="p line" d="{_steps(bins.places, bins.p, x, y)}"/>')
     if bins.w:
         body.append(f'<path class="w line" d="{_steps(bins.places, bins.w, x, y)}"/>')
-    if not compact and bins.n <= 60:
+    if not compact and bins.n <= 40:
         for k in range(bins.n):
             a, b = x(bins.places[k]), x(bins.places[k + 1])
             body.append(
@@ -366,7 +375,8 @@ def _levels(bins: _Bins, top: float, *, name: str, key: str, compact: bool) -> S
     for k in range(shown):
         y = 4 + row * k
         thick = row * 0.32
-        inner = [_text("label", left - 8, y + row / 2 + 3.5, squeeze(bins.names[k], 17), "end")]
+        label = squeeze(bins.names[k], 17) or "(empty)"
+        inner = [_text("label", left - 8, y + row / 2 + 3.5, label, "end")]
         ends = [left]
         if bins.q:
             ends.append(x(bins.q[k]))
@@ -652,7 +662,7 @@ def love_plot(
         before, after = as_float(feature.get("before")), as_float(feature.get("after"))
         if before is not None or after is not None:
             rows.append((
-                str(feature.get("name", "")),
+                str(feature.get("name") or "(no name)"),
                 None if before is None else abs(before),
                 None if after is None else abs(after),
             ))
@@ -661,7 +671,7 @@ def love_plot(
         return Svg("")
     top = max(x for _, *pair in rows for x in pair if x is not None)
     top = max(top * 1.05, limit * 1.5)
-    width, left, right, row, upper = 352.0, 140.0, 12.0, 18.0, 16.0
+    width, left, right, row, upper = 352.0, 148.0, 12.0, 18.0, 16.0
     bottom = upper + row * len(rows)
     height = bottom + 32
 

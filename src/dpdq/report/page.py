@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dpdq.report import advice, charts, formatting
+from dpdq.report._common import records, split_sentence
 from dpdq.report.formatting import as_float
 
 if TYPE_CHECKING:
@@ -219,10 +220,6 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
     return value
 
 
-def _records(value: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401 - JSON
-    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
-
-
 _LISTS = ("columns", "slices", "outliers")
 _SCHEMA_LISTS = ("columns", "changed_types", "new_levels", "vanished_levels", "missingness",
                  "ignored")
@@ -232,24 +229,24 @@ def _view(comparison: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[
     """Return what the templates read: the JSON, and what is derived from it once."""
     c = _plain(comparison)
     for key in _LISTS:
-        c[key] = _records(c.get(key))
+        c[key] = records(c, key)
     for column in c["columns"]:
         summary = column.get("summary")
         summary = summary if isinstance(summary, dict) else {}
         column["summary"] = {s: v if isinstance(v := summary.get(s), dict) else {} for s in "qp"}
     if isinstance(c.get("schema"), dict):
         for key in _SCHEMA_LISTS:
-            c["schema"][key] = _records(c["schema"].get(key))
+            c["schema"][key] = records(c["schema"], key)
         for key in ("only_q", "only_p"):
-            c["schema"][key] = [str(n) for n in c["schema"].get(key) or []]
+            c["schema"][key] = [str(n) for n in c["schema"].get(key) or [] if n is not None]
     if isinstance(c.get("balance"), dict):
-        c["balance"]["features"] = _records(c["balance"].get("features"))
+        c["balance"]["features"] = records(c["balance"], "features")
     for key in ("verdict", "rows", "schema", "divergences"):
         if not isinstance(c.get(key), dict):
             c[key] = {}
     r = _plain(run) if run else {}
     quick = advice.is_quick(c)
-    reason = c["verdict"].get("pvalue_reason") or "not part of this comparison"
+    reason = str(c["verdict"].get("pvalue_reason") or "not part of this comparison").rstrip(".")
     names = {s: _file_name((r.get(s) or {}).get("name")) for s in ("q", "p")}
     return {
         "c": c,
@@ -291,7 +288,8 @@ def _verdict(verdict: Mapping[str, Any]) -> dict[str, str]:
         "good": "No difference beyond the tolerance was found between q and p.",
         "none": "Whether q and p differ as whole rows was not tested.",
     }[state]
-    return {"state": state, "mark": mark, "word": word, "sentence": str(sentence)}
+    first, rest = split_sentence(str(sentence))
+    return {"state": state, "mark": mark, "word": word, "sentence": first, "rest": rest}
 
 
 def _share_top(overlap: Any) -> float:  # noqa: ANN401 - JSON

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpdq.report import advice
+from dpdq.report._common import part, records
 from dpdq.report.formatting import (
     as_float,
     display_width,
@@ -25,16 +26,6 @@ __all__ = ["terminal_summary"]
 _WIDTH = 96
 _MOST_COLUMNS = 6
 _MOST_SLICES = 2
-
-
-def _part(parent: Any, key: str) -> Mapping[str, Any]:
-    found = parent.get(key) if isinstance(parent, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
-
-
-def _rows(parent: Any, key: str) -> list[Mapping[str, Any]]:
-    found = parent.get(key) if isinstance(parent, Mapping) else None
-    return [r for r in found if isinstance(r, Mapping)] if isinstance(found, list) else []
 
 
 def _num(value: Any) -> str:
@@ -64,7 +55,7 @@ def _wrap(text: Any, indent: str = "", first: str | None = None) -> list[str]:
 def _facts(c: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the lines of the upper block: a name and what is known."""
     facts: list[tuple[str, str]] = []
-    verdict = _part(c, "verdict")
+    verdict = part(c, "verdict")
     shifted = verdict.get("shifted")
     word = "shifted" if shifted is True else "no shift found" if shifted is False else "no verdict"
     if _known(verdict.get("pvalue")):
@@ -74,39 +65,39 @@ def _facts(c: Mapping[str, Any]) -> list[tuple[str, str]]:
     if _known(verdict.get("tolerance")):
         text += f"; tolerance AUC {_num(verdict['tolerance'])}"
     facts.append(("verdict", text))
-    effect, auc = _part(verdict, "effect"), _part(_part(c, "classifier_test"), "auc")
+    effect, auc = part(verdict, "effect"), part(part(c, "classifier_test"), "auc")
     value = effect.get("auc") if _known(effect.get("auc")) else auc.get("estimate")
     if _known(value):
         ends = {"low": effect.get("low"), "high": None}
         facts.append(("effect", f"AUC {_num(value)}{_bounds(ends)}"))
-    found = _part(verdict, "detectable")
+    found = part(verdict, "detectable")
     parts = [f"AUC {_num(found['auc'])}"] if _known(found.get("auc")) else []
     if _known(found.get("smd")):
         parts.append(f"standardised mean difference {_num(found['smd'])} in one column")
     if parts:
         facts.append(("detectable", ", ".join(parts)))
-    divergences = _part(c, "divergences")
+    divergences = part(c, "divergences")
     parts = [
         f"{title} {_num(e.get('estimate'))}{_bounds(e)}"
-        for title, e in (("JSD", _part(divergences, "jensen_shannon")),
-                         ("KL", _part(divergences, "kl")))
+        for title, e in (("JSD", part(divergences, "jensen_shannon")),
+                         ("KL", part(divergences, "kl")))
         if _known(e.get("estimate"))
     ]
     if parts:
         facts.append(("divergence", "; ".join(parts)))
-    overlap = _part(c, "overlap")
+    overlap = part(c, "overlap")
     if _known(overlap.get("share_of_p_out_of_reach")):
         text = f"{_pct(overlap['share_of_p_out_of_reach'])} of p out of q's reach"
         text += _bounds(overlap, percent)
         facts.append(("overlap", ("FAILS: " if overlap.get("ok") is False else "") + text))
     facts += _weight_facts(c)
-    facts += _schema_facts(_part(c, "schema"))
+    facts += _schema_facts(part(c, "schema"))
     for name in ("label_shift", "concept_shift"):
-        sentence = _part(c, name).get("sentence")
+        sentence = part(c, name).get("sentence")
         if sentence:
             facts.append((name.split("_")[0], shorten(sentence, _WIDTH - 14)))
-    for name, parts_of in list(_part(c, "performance").items())[:1]:
-        q, p, seen = (_part(parts_of, s) for s in ("q", "p", "p_observed"))
+    for name, parts_of in list(part(c, "performance").items())[:1]:
+        q, p, seen = (part(parts_of, s) for s in ("q", "p", "p_observed"))
         if _known(p.get("estimate")):
             text = f"{shorten(name, 24)} {_num(q.get('estimate'))} on q, "
             text += f"{_num(p['estimate'])}{_bounds(p)} estimated on p"
@@ -118,10 +109,10 @@ def _facts(c: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _weight_facts(c: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = []
-    weights, balance = _part(c, "weights"), _part(c, "balance")
+    weights, balance = part(c, "weights"), part(c, "balance")
     if _known(weights.get("effective_sample_size")):
         size = weights["effective_sample_size"]
-        text = f"worth {round(size):,} of {_num(_part(c, 'rows').get('q'))} rows of q"
+        text = f"worth {round(size):,} of {_num(part(c, 'rows').get('q'))} rows of q"
         if _known(weights.get("khat")):
             text += f"; k-hat {_num(weights['khat'])}"
             if _known(weights.get("khat_limit")):
@@ -150,12 +141,12 @@ def _pad(text: str, width: int) -> str:
 
 
 def _columns(c: Mapping[str, Any]) -> list[str]:
-    columns = _rows(c, "columns")
+    columns = records(c, "columns")
     if not columns:
         return []
     table = [("column", "test", "adj. p", "PSI", "JSD", "")]
     for k in columns[:_MOST_COLUMNS]:
-        effect = _part(k, "effect")
+        effect = part(k, "effect")
         is_psi = effect.get("measure", "psi") == "psi" and _known(effect.get("estimate"))
         psi = _num(effect["estimate"]) + _bounds(effect) if is_psi else _num(k.get("psi"))
         table.append((
@@ -204,10 +195,10 @@ def terminal_summary(comparison: Mapping[str, Any]) -> str:
     <BLANKLINE>
       next: Nothing has to be done.
     """
-    rows, verdict = _part(comparison, "rows"), _part(comparison, "verdict")
+    rows, verdict = part(comparison, "rows"), part(comparison, "verdict")
     lines = [
         f"dpdq comparison: q {_num(rows.get('q'))} rows, p {_num(rows.get('p'))} rows, "
-        f"{len(_rows(comparison, 'columns'))} columns"
+        f"{len(records(comparison, 'columns'))} columns"
     ]
     lines += _wrap(verdict.get("sentence") or "There is no verdict over whole rows.")
     lines.append("")
@@ -216,7 +207,7 @@ def terminal_summary(comparison: Mapping[str, Any]) -> str:
     columns = _columns(comparison)
     if columns:
         lines += ["", *columns]
-    slices = _rows(comparison, "slices")
+    slices = records(comparison, "slices")
     if slices:
         lines.append("")
         for s in slices[:_MOST_SLICES]:
