@@ -105,16 +105,15 @@ def column_values(table: pa.Table, name: str, kind: str) -> np.ndarray:
             ) from error
         filled = pc.fill_null(values, float("nan"))
         return np.asarray(filled.to_numpy(), dtype=np.float64)
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return _levels(column)
 
 
 def _levels(column: pa.ChunkedArray) -> np.ndarray:
     """Values as hashable Python objects; 1.0 is 1, so that the sides may differ in type."""
     if pa.types.is_nested(column.type) or pa.types.is_null(column.type):
-        valid = np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)
-        return np.where(valid, "value", None)
+        present = np.full(len(column), "value", dtype=object)
+        present[np.asarray(column.is_null().to_numpy(), dtype=bool)] = None
+        return present
     encoded = column.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
@@ -122,15 +121,15 @@ def _levels(column: pa.ChunkedArray) -> np.ndarray:
     for place, value in enumerate(encoded.dictionary.to_pylist()):
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        names[place] = value if isinstance(value, (bool, int)) else str(value)
+        if value != value:  # NaN is missing, as null is
+            value = None
+        names[place] = value if value is None or isinstance(value, (bool, int)) else str(value)
     names[-1] = None
     codes = pc.fill_null(encoded.indices, len(names) - 1)
     return names[np.asarray(codes.to_numpy(zero_copy_only=False), dtype=np.int64)]
 
 
-def make_literals(
-    q: pa.Table, p: pa.Table, columns: Sequence[tuple[str, str]]
-) -> list[Literals]:
+def make_literals(q: pa.Table, p: pa.Table, columns: Sequence[tuple[str, str]]) -> list[Literals]:
     """Literals of every column that can be cut, thresholds and levels from both sides pooled."""
     made = []
     for name, kind in columns:

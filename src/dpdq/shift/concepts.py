@@ -34,6 +34,7 @@ from dpdq.shift._common import (
     clean_labels,
     cluster_sums,
     joint_units,
+    one_thread,
     same_classes,
     same_length,
     t_quantile,
@@ -303,10 +304,17 @@ class _Models:
         self, x: np.ndarray, y: np.ndarray, to: np.ndarray, *, rough: bool = False
     ) -> np.ndarray:
         """E[y | x] for the rows ``to``, fitted on ``x`` and the columns ``y``."""
+        if self.regressor is not None:
+            return self._predict_columns(x, y, to, rough)
+        with one_thread():
+            if y.shape[1] > 1:
+                return self._predict_classes(x, y, to, rough)
+            return self._predict_columns(x, y, to, rough)
+
+    def _predict_columns(
+        self, x: np.ndarray, y: np.ndarray, to: np.ndarray, rough: bool
+    ) -> np.ndarray:
         columns = []
-        shares = y.shape[1] > 1 and self.regressor is None
-        if shares:
-            return self._predict_classes(x, y, to, rough)
         for column in y.T:
             if np.all(column == column[0]):
                 columns.append(np.full(len(to), column[0]))
@@ -340,8 +348,9 @@ class _Models:
 
     def _options(self, rough: bool) -> dict[str, Any]:
         return {
-            "max_iter": 50 if rough else 100,
-            "learning_rate": 0.1,
+            "max_iter": 40 if rough else 80,
+            "learning_rate": 0.15,
+            "max_bins": 127,
             "max_leaf_nodes": 15 if rough else 31,
             "min_samples_leaf": 40 if rough else 20,
             "l2_regularization": 1.0,
@@ -416,9 +425,7 @@ def _judge(
     return ConceptShift(pvalue, statistics[best], effect, detected, sentence)
 
 
-def _effect(
-    pool: _Pool, rest_d: np.ndarray, rest_y: np.ndarray, column: int, label: str
-) -> Effect:
+def _effect(pool: _Pool, rest_d: np.ndarray, rest_y: np.ndarray, column: int, label: str) -> Effect:
     if pool.names:
         scale = 100.0
         measure = (
@@ -472,8 +479,8 @@ def _sentence(
             f"{what} is {effect.estimate:+.3g}{unit} on p against q ({span}). Reweighting q cannot "
             "repair this."
         )
+    way = "higher" if effect.estimate > 0 else "lower"
     return (
-        f"P(Y|X) changed ({about}): at equal features {what} is "
-        f"{abs(effect.estimate):.3g}{unit} {'higher' if effect.estimate > 0 else 'lower'} on p than "
-        f"on q ({span}). Reweighting q cannot repair this."
+        f"P(Y|X) changed ({about}): at equal features {what} is {abs(effect.estimate):.3g}{unit} "
+        f"{way} on p than on q ({span}). Reweighting q cannot repair this."
     )

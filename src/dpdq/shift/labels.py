@@ -23,6 +23,7 @@ from dpdq.shift._common import (
     clean_labels,
     cluster_sums,
     joint_units,
+    one_thread,
     same_classes,
     same_length,
     t_quantile,
@@ -203,9 +204,7 @@ def _classes(
     if k == 1:
         test, pvalue = "chi-square, one class", 1.0
     elif units is not None:
-        pvalue = _permute_units(
-            _tally(units, place, n_q, k), units, _chi_square, rng
-        )
+        pvalue = _permute_units(_tally(units, place, n_q, k), units, _chi_square, rng)
         test = f"chi-square, units permuted {_PERMUTATIONS} times"
     elif expected.min() >= 5:
         test, pvalue = "chi-square", float(special.chdtrc(k - 1, statistic))
@@ -272,9 +271,10 @@ def _total_variation(
         deviation = np.sqrt(np.diag(covariance))
         radius = np.sqrt(2 / np.pi) * deviation.sum() / 2 + 1.645 * deviation.max()
     else:
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        noise = rng.standard_normal((_DRAWS, k)) @ root.T
+        normal = rng.standard_normal((_DRAWS, k))
+        with one_thread():
+            values, vectors = np.linalg.eigh(covariance)
+            noise = normal @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
         radius = np.quantile(np.abs(noise).sum(axis=1) / 2, 0.95)
     radius = float(radius * scale)
     return Effect(measure, value, max(value - radius, 0.0), min(value + radius, 1.0))
@@ -296,9 +296,8 @@ def _levels(
         labels = [labels[i] for i in kept] + ["other"]
         lines = [np.append(line[kept], line[rest].sum()) for line in lines]
     shares = [tuple(float(x) for x in line) for line in lines]
-    return LabelHistogram(
-        "levels", None, tuple(labels), shares[0], shares[1], shares[2] if weights is not None else None
-    )
+    again = shares[2] if weights is not None else None
+    return LabelHistogram("levels", None, tuple(labels), shares[0], shares[1], again)
 
 
 # --------------------------------------------------------------------------------------- numbers
@@ -335,7 +334,9 @@ def _numeric(
             test = f"Kolmogorov-Smirnov, labels permuted {_PERMUTATIONS} times"
             pvalue = _share_as_large(null, statistic)
     effect = _mean_difference(first, second, units)
-    shown = "no spread" if effect.estimate is None else f"{effect.estimate:+.2f} standard deviations"
+    shown = "no spread"
+    if effect.estimate is not None:
+        shown = f"{effect.estimate:+.2f} standard deviations"
     sentence = (
         f"{'The label changed' if pvalue <= 0.05 else 'No change of the label was found'}: "
         f"its mean is {first.mean():.4g} on q and {second.mean():.4g} on p "
@@ -456,9 +457,9 @@ def _permute_units(
     for start in range(0, _PERMUTATIONS, block):
         size = min(block, _PERMUTATIONS - start)
         to_p = rng.permuted(np.tile(on_p[single], (size, 1)), axis=1).astype(np.float64)
-        null_p = to_p @ whole[single]
-        if len(both):
-            swap = (rng.random((size, len(both))) < 0.5).astype(np.float64)
+        swap = (rng.random((size, len(both))) < 0.5).astype(np.float64)
+        with one_thread():
+            null_p = to_p @ whole[single]
             null_p += swap @ sums[0][both] + (1 - swap) @ sums[1][both]
         null.append(statistic(whole.sum(axis=0) - null_p, null_p))
     return _share_as_large(np.concatenate(null), observed)

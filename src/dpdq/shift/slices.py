@@ -24,7 +24,7 @@ from scipy import special
 from dpdq._random import RandomState, as_generator
 from dpdq.errors import DataError, OptionError
 from dpdq.results import Result
-from dpdq.shift._common import cluster_sums, joint_units, t_quantile, t_tail
+from dpdq.shift._common import cluster_sums, joint_units, one_thread, t_quantile, t_tail
 from dpdq.shift._literals import Condition, Literals, make_literals
 
 __all__ = ["Slice", "find_slices"]
@@ -54,7 +54,8 @@ class Slice(Result):
         ``share_p / share_q``; infinite where no confirming row of q lies in it.
     low, high
         Simultaneous 95 % interval of the ratio over all slices tried on these rows; ``high`` is
-        ``None`` where no confirming row of q lies in the slice.
+        ``None`` where no confirming row of q lies in the slice, and with units also where none of p
+        does.
     pvalue_adjusted
         Of "the shares are equal", multiplied by the number of slices tried on these rows.
     n_q, n_p
@@ -168,7 +169,7 @@ def find_slices(
     >>> q = pa.table({"age": rng.integers(17, 90, 4000)})
     >>> p = pa.table({"age": rng.integers(17, 50, 4000)})
     >>> [s.rule for s in find_slices(q=q, p=p, columns=[("age", "numeric")], max_slices=2)]
-    ['age > 45', 'age <= 30']
+    ['age > 50', 'age <= 45']
     """
     _check_options(max_slices, max_conditions, min_share, max_rows)
     for label, side in (("q", q), ("p", p)):
@@ -192,7 +193,11 @@ def find_slices(
     if not literals:
         return []
     finds, names = _search(
-        literals, first_q, first_p, max_slices=max_slices, pairs=max_conditions == 2,
+        literals,
+        first_q,
+        first_p,
+        max_slices=max_slices,
+        pairs=max_conditions == 2,
         min_share=min_share,
     )
     if not finds:
@@ -227,8 +232,8 @@ def _halves(
             half = np.asarray(half)
             if half.shape != codes.shape or half.dtype != bool:
                 raise DataError(
-                    f"halves_{label}: {half.dtype} of shape {half.shape}; give one boolean for each "
-                    f"of the {len(codes)} rows"
+                    f"halves_{label}: {half.dtype} of shape {half.shape}; "
+                    f"give one boolean for each of the {len(codes)} rows"
                 )
             given.append(half)
         return given[0], given[1]
@@ -290,7 +295,8 @@ def _search(
     estimate, error = estimate[large], error[large]
     score = _score(estimate, error, k_q[large] / n_q, k_p[large] / n_p)
     finds = [
-        _Find((i,), int(np.sign(estimate[i])), float(score[i])) for i in np.flatnonzero(score > 0)
+        _Find((i,), int(np.sign(estimate[i])), float(score[i]))
+        for i in np.flatnonzero(score > 0).tolist()
     ]
     if pairs:
         finds += _pairs(inside_q, inside_p, names, estimate, score, min_share)
@@ -316,7 +322,8 @@ def _pairs(
     """All pairs of literals of different columns that say notably more than either part."""
     n_q, n_p = len(inside_q), len(inside_p)
     as_q, as_p = inside_q.astype(np.float32), inside_p.astype(np.float32)
-    k_q, k_p = as_q.T @ as_q, as_p.T @ as_p  # exact: counts below 2^24
+    with one_thread():
+        k_q, k_p = as_q.T @ as_q, as_p.T @ as_p  # exact: counts below 2^24
     column = np.array([name[0] for name in names])
     rows, others = np.nonzero(
         np.triu(column[:, None] != column[None, :], 1)
@@ -335,9 +342,7 @@ def _pairs(
     better = (np.abs(estimate) - error > part + _GAIN) & (score > 1.1 * part_score)
     kept = np.flatnonzero(better & (score > 0))
     kept = kept[np.argsort(-score[kept], kind="stable")[: 4 * _MAX_TRIED]]
-    return [
-        _Find((int(rows[i]), int(others[i])), int(sign[i]), float(score[i])) for i in kept
-    ]
+    return [_Find((int(rows[i]), int(others[i])), int(sign[i]), float(score[i])) for i in kept]
 
 
 def _choose(
@@ -348,8 +353,8 @@ def _choose(
     spare: list[tuple[_Find, np.ndarray, np.ndarray]] = []
     room = {1: (max_slices + 1) // 2, -1: max_slices // 2}
     for find in finds[:_MAX_TRIED]:
-        in_q = inside_q[:, list(find.parts)].all(axis=1)
-        in_p = inside_p[:, list(find.parts)].all(axis=1)
+        in_q = np.logical_and.reduce(inside_q[:, list(find.parts)], axis=1)
+        in_p = np.logical_and.reduce(inside_p[:, list(find.parts)], axis=1)
         if not all(_says_more(find.sign, in_q, in_p, *other) for other in chosen):
             continue
         if room[find.sign] > 0:
@@ -513,7 +518,8 @@ def _count_units(
     pooled = (share_q + share_p) / 2
 
     def variance(centre_q: float, centre_p: float, scale_q: float, scale_p: float) -> float:
-        scores = np.concatenate([-(in_q - centre_q) / n_q / scale_q, (in_p - centre_p) / n_p / scale_p])
+        score_q, score_p = (in_q - centre_q) / n_q / scale_q, (in_p - centre_p) / n_p / scale_p
+        scores = np.concatenate([-score_q, score_p])
         return float(np.sum(cluster_sums(scores, codes) ** 2)) * count / (count - 1)
 
     spread = np.sqrt(variance(pooled, pooled, 1.0, 1.0))

@@ -1,0 +1,15 @@
+from dpdq.shift._common import Effect as Effect
+from dpdq.shift._literals import Condition as Condition
+from dpdq.shift.concepts import ConceptShift as ConceptShift
+from dpdq.shift.concepts import concept_shift as concept_shift
+from dpdq.shift.labels import LabelHistogram as LabelHistogram
+from dpdq.shift.labels import LabelShift as LabelShift
+from dpdq.shift.labels import label_shift as label_shift
+from dpdq.shift.metrics import MetricShift as MetricShift
+from dpdq.shift.metrics import performance as performance
+from dpdq.shift.metrics import shifted_performance as shifted_performance
+from dpdq.shift.outliers import ColumnPart as ColumnPart
+from dpdq.shift.outliers import StrangeRow as StrangeRow
+from dpdq.shift.outliers import strangest_rows as strangest_rows
+from dpdq.shift.slices import Slice as Slice
+from dpdq.shift.slices import find_slices as find_slices
