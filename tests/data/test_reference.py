@@ -226,7 +226,9 @@ def test_a_zip_that_unpacks_too_far_is_refused(kept, tmp_path, monkeypatch):
 
 
 def values_of(kind, strategy):
-    return st.tuples(st.just(kind), st.lists(st.one_of(st.none(), strategy), min_size=9, max_size=9))
+    return st.tuples(
+        st.just(kind), st.lists(st.one_of(st.none(), strategy), min_size=9, max_size=9)
+    )
 
 
 column = st.one_of(
@@ -241,7 +243,9 @@ column = st.one_of(
 )
 
 
-@given(columns=st.dictionaries(st.text(max_size=8), column, min_size=1, max_size=4), cut=st.booleans())
+@given(
+    columns=st.dictionaries(st.text(max_size=8), column, min_size=1, max_size=4), cut=st.booleans()
+)
 @settings(max_examples=40, deadline=None)
 def test_any_table_comes_back(columns, cut, tmp_path_factory):
     table = pa.table({name: pa.array(values, kind) for name, (kind, values) in columns.items()})

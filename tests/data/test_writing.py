@@ -41,13 +41,18 @@ def test_json_refuses_what_is_not_json(bad, tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def half_written(path, error):
+    with atomic_write(path) as beside:
+        beside.write_text("half")
+        assert beside.parent == path.parent
+        raise error
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, RuntimeError, MemoryError])
 def test_an_interrupt_leaves_the_old_file(kind, tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(kind), atomic_write(tmp_path / "a.txt") as beside:
-        beside.write_text("half")
-        assert beside.parent == tmp_path
-        raise kind
+    with pytest.raises(kind):
+        half_written(tmp_path / "a.txt", kind())
     assert os.listdir(tmp_path) == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
 
@@ -63,9 +68,8 @@ def test_an_interrupt_leaves_the_old_file(kind, tmp_path):
     ],
 )
 def test_a_refusal_of_the_system_is_one_sentence(number, reason, tmp_path):
-    with pytest.raises(FileError) as caught, atomic_write(tmp_path / "a.txt") as beside:
-        beside.write_text("half")
-        raise OSError(number, os.strerror(number))
+    with pytest.raises(FileError) as caught:
+        half_written(tmp_path / "a.txt", OSError(number, os.strerror(number)))
     assert str(caught.value) == f"cannot write {str(tmp_path / 'a.txt')!r}: {reason}"
     assert os.listdir(tmp_path) == []
 
@@ -95,12 +99,8 @@ def test_a_target_that_cannot_be(tmp_path):
 
 
 def test_an_error_of_the_reader_stays_what_it_is(tmp_path):
-    with (
-        pytest.raises(FileError, match="^q: damaged$"),
-        atomic_write(tmp_path / "a.txt") as beside,
-    ):
-        beside.write_text("half")
-        raise FileError("q: damaged")
+    with pytest.raises(FileError, match="^q: damaged$"):
+        half_written(tmp_path / "a.txt", FileError("q: damaged"))
     assert os.listdir(tmp_path) == []
 
 

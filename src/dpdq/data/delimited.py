@@ -148,9 +148,11 @@ def delimited_source(
     wanted_columns = None if columns is None else list(columns)
     notes: list[str] = []
     layouts = [_layout(file, delimiter, wanted_columns, notes) for file in files]
-    for file, layout in zip(files[1:], layouts[1:], strict=True):
-        if layout.names or layouts[0].names:
-            _same_columns(layouts[0].wanted, layout.wanted, file.label, files[0].label)
+    full = [(file, layout) for file, layout in zip(files, layouts, strict=True) if layout.names]
+    if not full:
+        choose([], wanted_columns, label)
+    for file, layout in full[1:]:
+        _same_columns(full[0][1].wanted, layout.wanted, file.label, full[0][0].label)
     reader = _Reader(list(files), layouts, label, notes)
     if len(files) == 1 and files[0].compression is None:
         try:
@@ -174,7 +176,7 @@ def _same_columns(first: list[str], second: list[str], label: str, first_label: 
 def _layout(file: TextFile, delimiter: str, columns: list[str] | None, notes: list[str]) -> _Layout:
     first = _first_line(file)
     if first is None:
-        return _Layout([], delimiter, choose([], columns, file.label))
+        return _Layout([], delimiter, [])
     if delimiter not in first:
         for other in (";", "\t", "|", ","):
             if other in first:

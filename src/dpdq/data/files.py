@@ -484,12 +484,12 @@ def _array_file(file: _File, columns: Sequence[str] | None) -> Source:
         if file.kind == "npy":
             array = np.load(file.path, mmap_mode="r", allow_pickle=False)
             return array_source(array, file.label, columns)
-        with np.load(file.path, allow_pickle=False) as stored:
+        with open(file.path, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, DataError):
             raise
-        if "pickle" in str(error) or "Object arrays" in str(error):
+        if any(word in str(error) for word in ("pickle", "Object arrays", "Python objects")):
             raise FileError(
                 f"{file.label}: the array holds Python objects, which only a pickle can keep and "
                 "dpdq never loads; save it as numbers or text"
