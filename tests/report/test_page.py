@@ -250,8 +250,10 @@ def _small():
 @pytest.mark.parametrize("how", ["null", "absent"])
 def test_any_part_may_be_missing(how):
     c = _small()
-    paths = list(_paths(c))
-    assert len(paths) > 250
+    # one element of a list stands for all of them
+    paths = [p for p in _paths(c) if how == "null" or len(p) < 4]
+    paths = [p for p in paths if p[0] == "columns" or not any(k in range(1, 99) for k in p)]
+    assert len(paths) > 150
     for path in paths:
         page = render(_without(c, path, how))
         assert "Undefined" not in page, path
