@@ -43,9 +43,9 @@ def assign_folds(
 
     Time decides if given, else the group, else the content. Contents and groups go by hash, so
     that equal hashes share a fold across sides and the fold of a row depends on nothing else;
-    where one side has fewer than 1,000 distinct ones they are instead dealt out one by one,
-    largest first, to the fold that holds least, so that no fold is empty on a side that has at
-    least K of them. Time gives each side K blocks of successive rows as equal in size as ties
+    those of a side with fewer than 1,000 distinct ones are instead dealt out one by one, largest
+    first, to the fold that holds least, so that no fold is empty on a side that has at least K of
+    them. Time gives each side K blocks of successive rows as equal in size as ties
     allow; missing times come last.
 
     Misleads under time folds where the two sides cover different times: the blocks are of each
@@ -100,10 +100,9 @@ def assign_folds(
     units_p = content_p if group_p is None else group_p
     salt = mix64(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
     keys_q, keys_p = mix64(units_q ^ salt), mix64(units_p ^ salt)
-    if _has_few(keys_q) or _has_few(keys_p):
-        return _dealt_out(keys_q, keys_p, n_folds)
-    folds = np.uint64(n_folds)
-    return (keys_q % folds).astype(np.uint8), (keys_p % folds).astype(np.uint8)
+    few = [keys for keys in (keys_q, keys_p) if _has_few(keys)]
+    units = np.unique(np.concatenate([*few, keys_q[:0]]))
+    return _folds_of_keys(keys_q, keys_p, units, n_folds)
 
 
 def _check_pair(
@@ -126,16 +125,31 @@ def _has_few(keys: np.ndarray) -> bool:
     return np.unique(keys[:_LOOK]).size < _FEW and np.unique(keys).size < _FEW
 
 
-def _dealt_out(
-    keys_q: np.ndarray, keys_p: np.ndarray, n_folds: int
+def _folds_of_keys(
+    keys_q: np.ndarray, keys_p: np.ndarray, units: np.ndarray, n_folds: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Fold of each key: the one that its unit was dealt, or its hash where it is none of these."""
+    by_hash = [(keys % np.uint64(n_folds)).astype(np.uint8) for keys in (keys_q, keys_p)]
+    if units.size == 0:
+        return by_hash[0], by_hash[1]
+    places = [np.minimum(np.searchsorted(units, keys), units.size - 1) for keys in (keys_q, keys_p)]
+    known = [units[place] == keys for place, keys in zip(places, (keys_q, keys_p), strict=True)]
+    sizes = [
+        np.bincount(place[is_unit], minlength=units.size) / max(place.size, 1)
+        for place, is_unit in zip(places, known, strict=True)
+    ]
+    folds = _dealt_out(sizes[0], sizes[1], n_folds)
+    out = [
+        np.where(is_unit, folds[place], hashed)
+        for place, is_unit, hashed in zip(places, known, by_hash, strict=True)
+    ]
+    return out[0], out[1]
+
+
+def _dealt_out(size_q: np.ndarray, size_p: np.ndarray, n_folds: int) -> np.ndarray:
     """Deal units out by size: those of both sides first, then those of one side."""
-    units, inverse = np.unique(np.concatenate([keys_q, keys_p]), return_inverse=True)
-    in_q, in_p = inverse[: keys_q.size], inverse[keys_q.size :]
-    size_q = np.bincount(in_q, minlength=units.size) / max(keys_q.size, 1)
-    size_p = np.bincount(in_p, minlength=units.size) / max(keys_p.size, 1)
     both = (size_q > 0) & (size_p > 0)
-    folds = np.zeros(units.size, np.uint8)
+    folds = np.zeros(size_q.size, np.uint8)
     load_q, load_p = np.zeros(n_folds), np.zeros(n_folds)
     # units are sorted by key, so that ties in size are broken at random
     for chosen in (both, (size_q > 0) & ~both, (size_p > 0) & ~both):
@@ -150,7 +164,7 @@ def _dealt_out(
             folds[unit] = k
             load_q[k] += size_q[unit]
             load_p[k] += size_p[unit]
-    return folds[in_q], folds[in_p]
+    return folds
 
 
 def _blocks(time: np.ndarray, n_blocks: int) -> np.ndarray:
@@ -163,8 +177,9 @@ def _blocks(time: np.ndarray, n_blocks: int) -> np.ndarray:
     # twice the middle of each tie, so that the arithmetic stays in whole numbers
     block = n_blocks * (2 * ends - counts) // (2 * n)
     order = np.arange(values.size)
-    block = order + np.minimum.accumulate(block - order)  # no block is skipped...
-    block = np.maximum(block, order - (values.size - n_blocks))  # ...nor left over at the end
+    block = np.minimum(block, order)  # the first block is not skipped,
+    block = order + np.minimum.accumulate(block - order)  # nor any between,
+    block = np.maximum(block, order - max(values.size - n_blocks, 0))  # nor the last
     return block[inverse]
 
 
