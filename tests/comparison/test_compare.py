@@ -38,7 +38,7 @@ def test_a_known_shift_is_found_and_measured(compared):
     assert c.divergences.kl.low <= c.divergences.kl.estimate
     assert c.columns[0]["name"] == "x0"
     assert c.columns[0]["shifted"]
-    assert abs(c.columns[0]["smd"]["estimate"] - 0.6) < 0.2
+    assert abs(c.columns[0]["smd"] - 0.6) < 0.2
     # ESS / n = 1 / (1 + chi2) = exp(-0.36) = 0.70 for the true ratio.
     assert abs(c.weights.share_effective - np.exp(-0.36)) < 0.08
     assert np.exp(c.log_ratio_q).mean() == pytest.approx(1.0)

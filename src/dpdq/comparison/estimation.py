@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpdq._threads import parallel_map
 from dpdq.comparison.sides import Side
 from dpdq.data import Column, Features, assign_folds
 from dpdq.data.folds import ExclusionMask
@@ -217,22 +218,22 @@ def score_all(
     if estimation.constant:
         q.log_ratio, p.log_ratio = np.zeros(q.n_rows), np.zeros(p.n_rows)
         return
-    done = 0
-    for side in (q, p):
-        start = done
+    done = {"q": 0, "p": 0}
 
-        def report(rows: int, start: int = start) -> None:
-            if advance is not None:
-                advance(start + rows)
-
+    def score_side(side: Side) -> np.ndarray:
+        fitted = estimation.fitted
         if len(side.rows) == side.n_rows:  # the sample is everything: already scored
-            scored = estimation.fitted
-            side.log_ratio = (
-                scored.log_ratio_q_ if side.name == "q" else scored.log_ratio_p_
-            ).copy()
-        else:
-            side.log_ratio = run(_Score(estimation, side, columns), side.source, progress=report)
-        done += side.n_rows
+            scored = fitted.log_ratio_q_ if side.name == "q" else fitted.log_ratio_p_
+            return scored.copy()
+
+        def report(rows: int) -> None:
+            done[side.name] = rows
+            if advance is not None:
+                advance(done["q"] + done["p"])
+
+        return run(_Score(estimation, side, columns), side.source, progress=report)
+
+    q.log_ratio, p.log_ratio = parallel_map(score_side, (q, p))
     largest = float(q.log_ratio.max())
     more = -(largest + float(np.log(np.mean(np.exp(q.log_ratio - largest)))))
     q.log_ratio += more

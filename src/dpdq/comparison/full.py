@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpdq._random import as_generator, child_seed
+from dpdq._threads import one_thread_each
 from dpdq.comparison.consequences import balance_part, overlap_part, weights_part
 from dpdq.comparison.estimation import (
     N_FOLDS,
@@ -125,9 +126,9 @@ class FullParts:
             found["balance"] = self._balance()
         with steps.step("slices"):
             found["slices"] = self._slices()
-        with steps.step("strangest rows"):
+        with steps.step("strangest rows"), one_thread_each():
             found["outliers"] = self._outliers()
-        with steps.step("labels and performance"):
+        with steps.step("labels and performance"), one_thread_each():
             labels, used, warnings = labels_parts(
                 self.q, self.p, self.options, self.estimation, self.units, self.seeds["labels"]
             )
@@ -201,7 +202,7 @@ class FullParts:
             units = self._units_of(q.rows, p.rows)
         else:
             scores, folds, units = (q.log_ratio, p.log_ratio), (q.folds, p.folds), self._units_of()
-        self.auc = auc_interval(scores[0], scores[1], folds[0], folds[1], **units)
+        self.auc = auc_interval(scores[0], scores[1], folds_q=folds[0], folds_p=folds[1], **units)
         auc = self.auc.to_dict()
         return {
             "auc": {name: auc[name] for name in ("estimate", "low", "high")},

@@ -18,7 +18,7 @@ from dpdq.comparison.columns_part import columns_part, compare_columns, schema_p
 from dpdq.comparison.options import Options, column_list
 from dpdq.comparison.progress import Steps
 from dpdq.comparison.result import SCHEMA_VERSION, Comparison
-from dpdq.comparison.sides import Side, open_sides, plan_columns, scan
+from dpdq.comparison.sides import Side, open_sides, plan_columns, scan_both
 from dpdq.comparison.verdict import verdict
 from dpdq.data import infer_columns, open_source
 from dpdq.data.hashing import common_rows
@@ -190,8 +190,7 @@ class _Job:
         with steps.step("sample"):
             columns, sample_q, sample_p = self._sample(plan)
         with steps.step("scan", q.n_rows + p.n_rows) as advance:
-            scan(q, columns, options, advance)
-            scan(p, columns, options, lambda rows: advance(q.n_rows + rows))
+            scan_both(q, p, columns, options, advance)
             shared = common_rows(q.content, p.content).to_dict()
         values: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
@@ -237,6 +236,12 @@ class _Job:
         values["rows"]["used"] = used
         values |= parts
         values["columns"] = columns_part(results, options.tolerance_column)
+        if full is None:
+            moved = sum(row["shifted"] for row in values["columns"])
+            values["verdict"]["sentence"] = (
+                f"{moved} of {len(results)} columns moved by more than you tolerate. A quick "
+                "comparison stops here: the verdict, the ratio and the weights need a full one."
+            )
         values["warnings"] = warnings + _column_warnings(values["columns"], options)
         return {name: values[name] for name in _ORDER}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from dpdq.data import Column, Source
 
-__all__ = ["Plan", "Side", "encode", "open_sides", "plan_columns", "scan", "time_values"]
+__all__ = ["Plan", "Side", "encode", "open_sides", "plan_columns", "scan_both", "time_values"]
 
 
 @dataclasses.dataclass
@@ -281,6 +282,27 @@ def scan(
         )
     if options.time is not None:
         side.time = time_values(side.source, options.time)
+
+
+def scan_both(
+    q: Side,
+    p: Side,
+    features: Sequence[Column],
+    options: Options,
+    advance: Callable[[int], None],
+) -> None:
+    """Scan both sides at once; an error of q comes before one of p."""
+    done = {"q": 0, "p": 0}
+
+    def one(side: Side) -> None:
+        def report(rows: int) -> None:
+            done[side.name] = rows
+            advance(done["q"] + done["p"])
+
+        scan(side, features, options, report)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, (q, p)))
 
 
 def time_values(source: Source, name: str) -> np.ndarray:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from dpdq._random import RandomState, as_generator, child_seed
+from dpdq._threads import parallel_map
 from dpdq.errors import DataError, NotFittedError, OptionError
 from dpdq.ratio._base import RatioEstimator, clone_estimator
 from dpdq.ratio._common import (
@@ -196,8 +197,15 @@ class CrossFittedRatio:
                         f"view {view!r} of {side} has {len(rows)} rows and folds_{side} has {n}"
                     )
             out_q, out_p = np.zeros(n_q), np.zeros(n_p)
-            models = []
-            for k in range(self.n_folds):
+
+            def fit_fold(
+                k: int,
+                estimator: RatioEstimator = estimator,
+                x_q: Array = x_q,
+                x_p: Array = x_p,
+                out_q: Array = out_q,
+                out_p: Array = out_p,
+            ) -> RatioEstimator:
                 may_q, may_p = train_q[k], train_p[k]
                 model = clone_estimator(estimator).fit(
                     x_q[may_q], x_p[may_p], weights_q=w_q[may_q], weights_p=w_p[may_p]
@@ -205,7 +213,9 @@ class CrossFittedRatio:
                 for folds, x, out in ((k_q, x_q, out_q), (k_p, x_p, out_p)):
                     here = folds == k
                     out[here] = model.log_ratio(x[here])
-                models.append(model)
+                return model
+
+            models = parallel_map(fit_fold, range(self.n_folds))
             np.clip(out_q, -limit, limit, out=out_q)
             np.clip(out_p, -limit, limit, out=out_p)
             loss, error = _loss_with_error(out_q, out_p, w_q, w_p, units_q, units_p)
