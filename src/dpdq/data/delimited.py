@@ -50,7 +50,7 @@ _LADDER = [
     pa.float64(),
     pa.string(),
 ]
-_BLOCK_BYTES = 8 * 2**20
+_BLOCK_BYTES = 2 * 2**20
 _LARGEST_BLOCK = 2**31 - 2
 _CONVERSION = re.compile(
     r"In CSV column #(\d+): .*?CSV conversion error to ([^:]+): (?:invalid value '(.*)'|(.*))", re.S

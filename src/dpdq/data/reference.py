@@ -30,7 +30,7 @@ import pyarrow as pa
 from dpdq._random import row_keys
 from dpdq.data.frames import TableSource
 from dpdq.data.writing import atomic_write, reason_of
-from dpdq.errors import FileError, OptionError
+from dpdq.errors import DataError, FileError, OptionError
 
 if TYPE_CHECKING:
     from dpdq.data.sources import Source
