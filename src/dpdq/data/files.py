@@ -331,6 +331,20 @@ class _StoredFiles(Source):
         self._pieces = pieces
 
 
+def _validate(batch: pa.RecordBatch, file: _File) -> None:
+    """Refuse offsets that point nowhere, and text that is not UTF-8."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if "UTF8" in str(error):
+                raise DataError(
+                    f"{file.label}: column {name!r} holds text that is not UTF-8; "
+                    "save it as UTF-8, or as numbers"
+                ) from error
+            raise
+
+
 def _joined(first: pa.Schema, second: pa.Schema, first_label: str, label: str) -> pa.Schema:
     for name in first.names:
         if name not in second.names:
@@ -396,9 +410,11 @@ class ParquetSource(_StoredFiles):
                 pre_buffer=False,
                 buffer_size=2**18,
             ) as opened:
-                yield from opened.iter_batches(
+                for batch in opened.iter_batches(
                     batch_size=BLOCK_ROWS, row_groups=[group], columns=columns
-                )
+                ):
+                    _validate(batch, file)
+                    yield batch
         except (pa.ArrowException, OSError) as error:
             raise file.damaged(error) from error
 
@@ -440,6 +456,7 @@ class ArrowFileSource(_StoredFiles):
         file, index = self._pieces[piece]
         try:
             batch = read_ipc_batch(file.path, index, columns)
+            _validate(batch, file)
         except (pa.ArrowException, OSError) as error:
             raise file.damaged(error) from error
         for start in range(0, batch.num_rows, BLOCK_ROWS):
