@@ -430,5 +430,5 @@ def vectors(array: pa.Array, where: str = "column", length: int | None = None) -
         )
     flat = _float64(pc.list_flatten(array))
     out = np.full((len(array), expected), np.nan)
-    out[present] = flat.reshape(-1, expected)
+    out[present] = flat.reshape(lengths.size, expected)
     return out

@@ -160,7 +160,7 @@ def _dealt_out(size_q: np.ndarray, size_p: np.ndarray, n_folds: int) -> np.ndarr
         heapq.heapify(heap)
         for unit in members.tolist():
             load, k = heap[0]
-            heapq.heapreplace(heap, (load + size_q[unit] + size_p[unit], k))
+            heapq.heapreplace(heap, (load + (size_q[unit] + size_p[unit]), k))
             folds[unit] = k
             load_q[k] += size_q[unit]
             load_p[k] += size_p[unit]

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from dpdq._random import mix64
+from dpdq._threads import one_thread_each
 from dpdq.data import _values
 from dpdq.data.column_features import ColumnRule, Indicator, Scale
 from dpdq.data.hashing import text_hashes
@@ -267,7 +268,8 @@ def _directions(counts: csr_array) -> np.ndarray:
     weighted = counts.copy()
     weighted.data *= rarity[counts.indices]
     svd: Any = TruncatedSVD(n_components=min(DIRECTIONS, n), n_iter=5, random_state=0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # equal texts explain 0 of a variance of 0
+    # equal texts explain 0 of a variance of 0
+    with one_thread_each(), np.errstate(divide="ignore", invalid="ignore"):
         svd.fit(weighted)
     strong = svd.singular_values_ > 1e-6 * svd.singular_values_[0]
     vectors = svd.components_[strong] * rarity
