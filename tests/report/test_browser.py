@@ -17,7 +17,7 @@ SCHEMES = ("light", "dark")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     cases = {"full": example.full(20), "quick": example.quick(), "refused": example.refused(),
-             "subset": example.subset(), "hostile": example.hostile(), "many": example.full(60),
+             "hostile": example.hostile(), "many": example.full(60),
              "empty": {}}
     for name, c in cases.items():
         run = None if name in ("quick", "empty") else example.run()
@@ -88,7 +88,7 @@ CUT_OFF = """[...document.querySelectorAll('svg[role=img]')].flatMap(s => {
 })"""
 
 
-@pytest.mark.parametrize("name", ["full", "quick", "refused", "subset", "hostile", "many", "empty"])
+@pytest.mark.parametrize("name", ["full", "quick", "refused", "hostile", "many", "empty"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_layout(browser, files, name, width):
     with visit(browser, files, name, width) as v:

@@ -364,7 +364,7 @@ _MOST_LEVELS = 14
 
 def _levels(bins: _Bins, top: float, *, name: str, key: str, compact: bool) -> Svg:
     shown = min(bins.n, 6 if compact else _MOST_LEVELS)
-    row, left, right = (22.0 if compact else 26.0), 112.0, 82.0
+    row, left, right = (22.0 if compact else 26.0), 128.0, 82.0
     width = 352.0
     height = row * shown + 8 + (14 if shown < bins.n else 0)
 
@@ -375,7 +375,7 @@ def _levels(bins: _Bins, top: float, *, name: str, key: str, compact: bool) -> S
     for k in range(shown):
         y = 4 + row * k
         thick = row * 0.32
-        label = squeeze(bins.names[k], 17) or "(empty)"
+        label = squeeze(bins.names[k], 19) or "(empty)"
         inner = [_text("label", left - 8, y + row / 2 + 3.5, label, "end")]
         ends = [left]
         if bins.q:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dpdq.report import advice, charts, formatting
-from dpdq.report._common import records, split_sentence
+from dpdq.report._common import part, records, split_sentence
 from dpdq.report.formatting import as_float
 
 if TYPE_CHECKING:
@@ -101,6 +101,11 @@ def _short(value: Any, limit: int) -> str:  # noqa: ANN401 - JSON
     return formatting.shorten("" if _known(value) is None else value, limit)
 
 
+def _capital(value: Any) -> str:  # noqa: ANN401 - JSON
+    text = "" if _known(value) is None else str(value)
+    return text[:1].upper() + text[1:]
+
+
 def _between(estimate: Any, style: str = "number") -> charts.Svg:  # noqa: ANN401 - JSON
     """Return the interval of ``{"low", "high"}`` in words."""
     estimate = _known(estimate)
@@ -168,7 +173,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(
         num=_num, pct=_pct, pval=_pval, cnt=_count, txt=_text, between=_between,
-        short=_short, sortkey=_sort_key, summary=_summary_value,
+        capital=_capital, short=_short, sortkey=_sort_key, summary=_summary_value,
     )
     environment.tests["a_number"] = _is_number
     environment.globals.update(
@@ -247,7 +252,7 @@ def _view(comparison: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[
     r = _plain(run) if run else {}
     quick = advice.is_quick(c)
     reason = str(c["verdict"].get("pvalue_reason") or "not part of this comparison").rstrip(".")
-    names = {s: _file_name((r.get(s) or {}).get("name")) for s in ("q", "p")}
+    names = {s: _source_name(part(r, s).get("name"), s) for s in ("q", "p")}
     return {
         "c": c,
         "run": r,
@@ -271,8 +276,9 @@ def _view(comparison: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[
     }
 
 
-def _file_name(value: Any) -> str:  # noqa: ANN401 - JSON
-    return "" if value is None else str(value)
+def _source_name(value: Any, side: str) -> str:  # noqa: ANN401 - JSON
+    """Return the name of a side, empty where it says no more than the side itself."""
+    return "" if value is None or value == side else str(value)
 
 
 def _verdict(verdict: Mapping[str, Any]) -> dict[str, str]:

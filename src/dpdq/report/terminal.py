@@ -62,7 +62,7 @@ def _facts(c: Mapping[str, Any]) -> list[tuple[str, str]]:
         text = f"{word}; p-value {pvalue(verdict['pvalue'], ascii_only=True)}"
     else:
         text = f"{word}; {shorten(verdict.get('pvalue_reason') or 'not tested', 70)}"
-    if _known(verdict.get("tolerance")):
+    if _known(verdict.get("tolerance")) and not advice.is_quick(c):
         text += f"; tolerance AUC {_num(verdict['tolerance'])}"
     facts.append(("verdict", text))
     effect, auc = part(verdict, "effect"), part(part(c, "classifier_test"), "auc")
