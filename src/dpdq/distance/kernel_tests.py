@@ -65,7 +65,7 @@ KERNELS = ("gaussian", "laplace", "energy")
 EXACT_ROWS = 20_000  # pooled rows up to which "auto" takes the exact kernels
 PART_ROWS = 10_000  # pooled rows of the exact part beside random features
 FLOAT64_ROWS = 1_024  # pooled rows up to which kernel tiles are float64
-SAMPLE_ROWS = 1_000  # rows that bandwidths are chosen from
+SAMPLE_ROWS = 500  # rows that bandwidths are chosen from
 N_FREQUENCIES = 100  # random frequencies of each bandwidth
 SHARPNESS = 8.0  # of the soft maximum
 
@@ -112,7 +112,8 @@ def mmd(
 ) -> Estimate:
     """Squared maximum mean discrepancy of two samples, with its standard error.
 
-        MMD^2 = sum_ij u_i u_j k(q_i, q_j) + sum_ij v_i v_j k(p_i, p_j) - 2 sum_ij u_i v_j k(q_i, p_j)
+        MMD^2 = sum_ij u_i u_j k(q_i, q_j) + sum_ij v_i v_j k(p_i, p_j)
+                - 2 sum_ij u_i v_j k(q_i, p_j)
 
     with weights u and v that sum to one on each side. The unbiased estimate leaves out i = j in
     the first two sums and divides them by 1 - sum u_i^2 and 1 - sum v_i^2 instead; it may be
@@ -394,9 +395,9 @@ def mmd_test(
     sample = points[rng.choice(len(points), min(len(points), SAMPLE_ROWS), replace=False)]
     median = median_heuristic(sample)
     if bandwidths is not None:
-        chosen: Sequence[float] = np.atleast_1d(np.asarray(bandwidths, dtype=float)) / scale
+        chosen = [float(h) / scale for h in np.atleast_1d(np.asarray(bandwidths, dtype=float))]
     else:
-        chosen = [median] if method == "single" else bandwidth_grid(sample)
+        chosen = [median] if method == "single" else list(bandwidth_grid(sample))
     kernel = GaussianKernel(chosen)
     dtype = np.float64 if len(points) <= FLOAT64_ROWS else np.float32
     parts: list[tuple[PermutationDesign, BlockSums]] = []

@@ -246,17 +246,20 @@ class BlockSums:
         With K the pooled kernel matrix and H = I - 11'/N, the root mean square of the entries of
         HKH off the diagonal; here from block sums, G_ab / sqrt(s_a s_b). It knows no labels.
         """
-        s, n = self.sizes.astype(np.float64), float(self.sizes.sum())
-        m = len(s)
-        deviations = np.empty(len(self.sums))
-        for k, block in enumerate(self.sums):
-            rows = block.sum(axis=1) / n
-            centred = block - np.outer(s, rows) - np.outer(rows, s)
-            centred += np.outer(s, s) * (rows.sum() / n)
-            centred /= np.sqrt(np.outer(s, s))
+        root = np.sqrt(self.sizes.astype(np.float64))
+        n, m = float(self.sizes.sum()), len(root)
+
+        def work(block: np.ndarray) -> float:
+            mean = block.sum(axis=1) / (n * root)
+            shift = mean - root * (float(root @ mean) / (2.0 * n))
+            centred = block / root
+            centred /= root[:, None]
+            centred -= np.multiply.outer(shift, root)
+            centred -= np.multiply.outer(root, shift)
             np.fill_diagonal(centred, 0.0)
-            deviations[k] = math.sqrt(float(np.vdot(centred, centred)) / (m * (m - 1)))
-        return deviations
+            return math.sqrt(float(np.vdot(centred, centred)) / (m * (m - 1)))
+
+        return np.array(list(map_tiles(work, list(self.sums))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -381,20 +384,18 @@ def squared_mmd(sums: BlockSums, labels: np.ndarray, *, unbiased: bool = True) -
     n_q = labels @ sizes
     n_p = sizes.sum() - n_q
     unbiased = unbiased and bool(min(n_q.min(), n_p.min()) >= 2)
-    result = np.empty((len(sums.sums), len(labels)))
-    for k, block in enumerate(sums.sums):
+    own_q, own_p = (0.0, 0.0) if unbiased else (sums.diagonal * n_q, sums.diagonal * n_p)
+    pairs_q, pairs_p = n_q * (n_q - unbiased), n_p * (n_p - unbiased)
+
+    def work(block: np.ndarray) -> np.ndarray:
         s_qq = np.einsum("bm,bm->b", labels @ block, labels)
         rows = block.sum(axis=1)
         s_q = labels @ rows
         s_qp = s_q - s_qq
         s_pp = rows.sum() - s_q - s_qp
-        if unbiased:
-            result[k] = s_qq / (n_q * (n_q - 1)) + s_pp / (n_p * (n_p - 1))
-        else:
-            result[k] = (s_qq + sums.diagonal * n_q) / n_q**2
-            result[k] += (s_pp + sums.diagonal * n_p) / n_p**2
-        result[k] -= 2.0 * s_qp / (n_q * n_p)
-    return result
+        return (s_qq + own_q) / pairs_q + (s_pp + own_p) / pairs_p - 2.0 * s_qp / (n_q * n_p)
+
+    return np.array(list(map_tiles(work, list(sums.sums))))
 
 
 def permutation_pvalue(statistics: np.ndarray, *, tolerance: float = 1e-9) -> float:

@@ -98,7 +98,7 @@ def feature_block_sums(
         O(N d D k + m^2 D k) time; O(N d + m D k + k m^2) memory.
     """
     omega = frequencies(kernel, points.shape[1], n_frequencies, rng)
-    omega = np.ascontiguousarray(omega.transpose(1, 0, 2).reshape(points.shape[1], -1), dtype=np.float32)
+    omega = omega.transpose(1, 0, 2).reshape(points.shape[1], -1).astype(np.float32)
     starts, order = design.starts, design.order
     m = len(starts) - 1
     pieces = _pieces(starts)
@@ -119,13 +119,15 @@ def feature_block_sums(
     sums = np.zeros((m, 2, len(kernel), n_frequencies))
     for (_, _, low, high), folded in zip(pieces, map_tiles(work, pieces), strict=True):
         sums[low:high] += folded.reshape(high - low, 2, len(kernel), n_frequencies)
-    grams = np.empty((len(kernel), m, m))
-    for k in range(len(kernel)):
+
+    def gram(k: int) -> np.ndarray:
         z = np.ascontiguousarray(sums[:, :, k].reshape(m, -1))
-        np.matmul(z, z.T, out=grams[k])
-        grams[k] /= n_frequencies
+        product = z @ z.T / n_frequencies
         # cos^2 + sin^2 = 1: a row with itself counts exactly one
-        grams[k][np.diag_indices(m)] -= design.sizes
+        product[np.diag_indices(m)] -= design.sizes
+        return product
+
+    grams = np.array(list(map_tiles(gram, range(len(kernel)))))
     return BlockSums(grams, design.sizes, 1.0)
 
 

@@ -1,0 +1,40 @@
+"""How far apart are q and p, and is the difference real?
+
+Three ways to look at one question, from the whole law to single columns:
+
+- **Kernels** (`mmd`, `mmd_test`, `energy_test`): a distance between mean embeddings, and tests by
+  permutation that are exact at every sample size. Nothing is trained; all scales are looked at.
+- **Classifiers** (`auc_interval`, `classifier_test`): how well the sides can be told apart, on a
+  scale that reads like a probability; `detectable_auc` says what could have been found at all.
+- **Columns** (`univariate_tests`): the right test and effect for each column's type, adjusted for
+  their number (`false_discovery_rate`).
+
+`estimate_divergences` turns log ratios into KL, Jensen-Shannon and the other f-divergences with
+bounds that hold.
+
+A p-value answers "can chance alone do this?", never "does it matter?": with enough rows everything
+is significant. Every test here therefore carries an effect, and where it is known the smallest
+effect that it would have found.
+"""
+
+from dpdq._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "mmd": "kernel_tests",
+        "mmd_test": "kernel_tests",
+        "MMDTest": "kernel_tests",
+        "energy_distance": "kernel_tests",
+        "energy_test": "kernel_tests",
+        "auc": "classifier_tests",
+        "auc_interval": "classifier_tests",
+        "classifier_test": "classifier_tests",
+        "detectable_auc": "classifier_tests",
+        "detectable_smd": "classifier_tests",
+        "univariate_tests": "univariate",
+        "false_discovery_rate": "univariate",
+        "estimate_divergences": "divergence_estimates",
+        "logistic_model_intervals": "divergence_estimates",
+    },
+)
