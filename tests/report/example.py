@@ -328,6 +328,10 @@ def refused() -> dict[str, Any]:
         "top_one_percent_share": 0.913, "largest": 2_841.0,
         "sentence": "The weights cannot be relied on: 24,120 rows are worth 81."})
     c["balance"]["max_abs_smd_after"] = 0.71
+    c["slices"].append({
+        "rule": "relationship = Wife", "conditions": [], "share_q": 0.0, "share_p": 0.127,
+        "ratio": None, "low": 29.8, "high": None, "pvalue_adjusted": 1e-60, "n_q": 0,
+        "n_p": 128})
     c["concept_shift"].update({
         "detected": True, "pvalue": 0.001,
         "sentence": "The relation between columns and label changed."})

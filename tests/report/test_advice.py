@@ -33,6 +33,13 @@ def test_bad_weights_are_not_recommended():
     assert "Use the weights" not in said(c)
 
 
+def test_slice_that_is_only_in_p():
+    c = example.full()
+    c["slices"].append({"rule": "sex = X", "share_q": 0.0, "share_p": 0.1, "ratio": None,
+                        "low": 29.7, "high": None})
+    assert "Rows with sex = X are at least 29.7 times as common" in said(c)
+
+
 def test_types_come_first():
     assert next_steps(example.full())[0].startswith("Make the types agree first: zip")
 

@@ -150,6 +150,10 @@ def test_forest_bar():
     assert not has(far, "cap")
     assert has(charts.forest_bar(0.5, limit=4, name="x", key="k"), "less")
     assert "0.5 times as common" in desc(charts.forest_bar(0.5, limit=4, name="x", key="k"))
+    new = charts.forest_bar(None, 2, None, limit=4, name="x", key="k")
+    assert has(new, "arrow")
+    assert not has(new, "point")
+    assert desc(new).startswith("at least 2 times as common in p as in q")
     assert charts.forest_bar(None, limit=4, name="x", key="k") == ""
 
 

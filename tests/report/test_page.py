@@ -305,12 +305,21 @@ def test_refusal_is_plain():
     assert "not to be relied on" in text
     assert "no weighting can repair" in text.lower()
     assert "do not believe the estimate" in text
+    assert "only in p at least 29.8" in text
+    assert "the part of p that q covers" in text
+
+
+def test_one_reason_is_said_once():
+    c = example.full()
+    for e in c["divergences"].values():
+        e.update({"high": None, "high_reason": "no such bound exists."})
+    assert words(render(c)).count("no such bound exists") == 1
 
 
 def test_bounds_are_called_at_least():
     text = words(render(example.full()))
     assert "at least 0.298" in text
-    assert "no upper bound from samples" in text
+    assert "Where it is absent: no upper bound from samples" in text
     assert "upper end: the ratio model holds" in text
 
 

@@ -76,14 +76,7 @@ def next_steps(comparison: Mapping[str, Any]) -> list[str]:
             f"Look first at {_names([c.get('name', '') for c in columns])}: "
             "these columns moved most."
         )
-    slices = records(comparison, "slices")
-    more = [s for s in slices if (as_float(s.get("ratio")) or 0) > 1]
-    if more:
-        best = max(more, key=lambda s: as_float(s.get("ratio")) or 0)
-        steps.append(
-            f"Rows with {shorten(best.get('rule', ''), 100)} are {number(best.get('ratio'))} times "
-            "as common in p as in q: check the model there, or collect more of them."
-        )
+    steps += _slice_steps(records(comparison, "slices"))
     if quick:
         steps.append(
             "Only columns were compared. Run without quick mode for the verdict over whole rows, "
@@ -96,6 +89,23 @@ def next_steps(comparison: Mapping[str, Any]) -> list[str]:
     if not steps:
         steps.append("Read the parts below; none of them asks for an action by itself.")
     return steps
+
+
+def _slice_steps(slices: list[Mapping[str, Any]]) -> list[str]:
+    """Name the slice that grew most; one without a ratio has no row in q, only a lower end."""
+
+    def size(s: Mapping[str, Any]) -> float:
+        ratio = as_float(s.get("ratio"))
+        return (as_float(s.get("low")) or 0.0) if ratio is None else ratio
+
+    best = max(slices, key=size, default=None)
+    if best is None or size(best) <= 1:
+        return []
+    at_least = "at least " if as_float(best.get("ratio")) is None else ""
+    return [
+        f"Rows with {shorten(best.get('rule', ''), 100)} are {at_least}{number(size(best))} times "
+        "as common in p as in q: check the model there, or collect more of them."
+    ]
 
 
 def _unseen(verdict: Mapping[str, Any]) -> str:

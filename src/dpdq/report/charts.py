@@ -589,7 +589,8 @@ def forest_bar(
     Parameters
     ----------
     ratio, low, high
-        The ratio and the ends of its interval; an end at 0 or None runs off the scale.
+        The ratio and the ends of its interval; an end at 0 or None runs off the scale. Without a
+        ratio (no row of q is there) the lower end starts an arrow.
     limit
         The end of the scale; `log_domain` finds one for all rows of a table.
     name
@@ -605,8 +606,9 @@ def forest_bar(
         One ``<svg role="img">``, or empty text where there is no ratio.
     """
     value, a, b = as_float(ratio), as_float(low), as_float(high)
-    if value is None or limit <= 1:
+    if (value is None and a is None) or limit <= 1:
         return Svg("")
+    start = value if value is not None else a or 0.0
     height, pad = 22.0, 7.0
 
     def x(number_: float) -> float:
@@ -617,18 +619,23 @@ def forest_bar(
     body = [
         _line("rail", pad, middle, width - pad, middle),
         _line("limit", x(1), 2, x(1), height - 2),
-        _line("span", x(a if a is not None else value), middle,
-              x(b if b is not None else value), middle),
+        _line("span", x(a if a is not None else start), middle,
+              x(b) if b is not None else x(start) if value is not None else width - pad, middle),
     ]
     for bound in (a, b):
         if bound is not None and 1 / limit <= bound <= limit:
             body.append(_line("cap", x(bound), middle - 5, x(bound), middle + 5))
-    is_more = value >= 1
-    body.append(_dot("point more", x(value), middle, 4) if is_more
-                else _diamond("point less", x(value), middle, 4.6))
-    words = f"{number(value)} times as common in p as in q"
-    if interval(a, b):
-        words += f", {interval(a, b)}"
+    if value is None:
+        body.append(
+            f'<path class="arrow" d="M{_at(width - pad - 5)} {_at(middle - 4)}l6 4l-6 4"/>'
+        )
+        words = f"at least {number(a)} times as common in p as in q"
+    else:
+        body.append(_dot("point more", x(value), middle, 4) if value >= 1
+                    else _diamond("point less", x(value), middle, 4.6))
+        words = f"{number(value)} times as common in p as in q"
+        if interval(a, b):
+            words += f", {interval(a, b)}"
     desc = f"{words}; scale {number(1 / limit)} to {number(limit)}."
     return _frame(width, height, body, kind="bar", key=key, title=shorten(name, 60), desc=desc)
 

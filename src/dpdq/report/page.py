@@ -272,6 +272,7 @@ def _view(comparison: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[
             [s.get(k) for s in c["slices"] for k in ("ratio", "low", "high")]
         ),
         "scale_of": _scale_of,
+        "one_reason": _one_reason(c["divergences"]),
         "metrics": _metrics(c.get("performance")),
     }
 
@@ -309,6 +310,14 @@ def _share_top(overlap: Any) -> float:  # noqa: ANN401 - JSON
 def _schema_is_equal(schema: Mapping[str, Any]) -> bool:
     keys = ("only_q", "only_p", "changed_types", "new_levels", "vanished_levels", "ignored")
     return bool(schema) and not any(schema.get(k) for k in keys)
+
+
+def _one_reason(divergences: Mapping[str, Any]) -> str:
+    """Return why upper ends are absent, where one reason holds for all that lack one."""
+    open_ended = [e for e in divergences.values() if isinstance(e, Mapping)
+                  and as_float(e.get("high")) is None]
+    reasons = {str(e.get("high_reason") or "") for e in open_ended}
+    return reasons.pop().rstrip(".") if len(reasons) == 1 and len(open_ended) > 1 else ""
 
 
 def _scale_of(estimate: Any, bound: float | None) -> float:  # noqa: ANN401 - JSON

@@ -166,6 +166,14 @@ def _columns(c: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _times(s: Mapping[str, Any]) -> str:
+    """Return the ratio of a slice with its interval."""
+    ratio = f"x{_num(s['ratio'])}" if _known(s.get("ratio")) else ""
+    bounds = interval(s.get("low"), s.get("high"), ascii_only=True)
+    text = ", ".join(filter(None, (ratio, bounds if ratio else bounds.replace("t ", "t x"))))
+    return f" ({text})" if text else ""
+
+
 def terminal_summary(comparison: Mapping[str, Any]) -> str:
     """Return a comparison as about 25 lines of plain, aligned text.
 
@@ -213,8 +221,7 @@ def terminal_summary(comparison: Mapping[str, Any]) -> str:
         for s in slices[:_MOST_SLICES]:
             lines += _wrap(
                 f"{shorten(s.get('rule', ''), 60)}: {_pct(s.get('share_q'))} of q, "
-                f"{_pct(s.get('share_p'))} of p (x{_num(s.get('ratio'))}"
-                + (f", {b}" if (b := _bounds(s).strip(" ()")) else "") + ")",
+                f"{_pct(s.get('share_p'))} of p{_times(s)}",
                 "    ", "  ",
             )
     warnings = comparison.get("warnings") or []
