@@ -3,7 +3,8 @@
 `Features` is fitted once on rows of both sides and gives two views of any table with these
 columns: `Features.dense` for linear models and kernels, `Features.codes` for trees. Every feature
 belongs to one source column and has a rule in words (`Features.describe`), and the fitted recipe
-is plain JSON. What becomes of each kind stands in `column_features` and `text_features`.
+is plain JSON. What all rules have in common stands in `feature_rules`, each kind's rule in
+`number_features`, `level_features`, `clock_features`, `text_features` and `vector_features`.
 
 The recipe is symmetric in q and p to the last bit, and a row's features depend on the fitted
 recipe and on that row alone, never on its batch.
@@ -18,17 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from dpdq.data import _values
-from dpdq.data.column_features import (
-    BooleanRule,
-    CategoricalRule,
-    ColumnRule,
-    DatetimeRule,
-    EmbeddingRule,
-    NumericRule,
-    infinite_message,
-)
+from dpdq.data.clock_features import DatetimeRule
+from dpdq.data.feature_rules import ColumnRule, infinite_message
+from dpdq.data.level_features import CategoricalRule
+from dpdq.data.number_features import BooleanRule, NumericRule
 from dpdq.data.schema import KINDS, Column
 from dpdq.data.text_features import TextRule
+from dpdq.data.vector_features import EmbeddingRule
 from dpdq.errors import DataError, NotFittedError, OptionError
 
 __all__ = ["Features", "check_finite"]

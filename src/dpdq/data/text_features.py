@@ -19,7 +19,13 @@ import pyarrow as pa
 from dpdq._random import mix64
 from dpdq._threads import one_thread_each
 from dpdq.data import _values
-from dpdq.data.column_features import ColumnRule, Indicator, Scale
+from dpdq.data.feature_rules import (
+    ColumnRule,
+    Indicator,
+    Scale,
+    fields_or_none,
+    part_or_none,
+)
 from dpdq.data.hashing import text_hashes
 from dpdq.data.schema import Column
 
@@ -221,31 +227,27 @@ class TextRule(ColumnRule):
     def to_dict(self) -> dict[str, Any]:
         """Return the fitted rule as JSON types; directions as base64 of little-endian float32."""
         return {
-            "characters": None if self.characters is None else dataclasses.asdict(self.characters),
-            "words": None if self.words is None else dataclasses.asdict(self.words),
+            "characters": fields_or_none(self.characters),
+            "words": fields_or_none(self.words),
             "n_directions": self.directions.shape[0],
             "directions": base64.b64encode(self.directions.astype("<f4").tobytes()).decode("ascii"),
             "means": self.means.tolist(),
             "factor": self.factor,
-            "missing": None if self.missing is None else dataclasses.asdict(self.missing),
+            "missing": fields_or_none(self.missing),
         }
 
     @classmethod
     def from_dict(cls, column: Column, state: Mapping[str, Any]) -> TextRule:
         """Rebuild the rule from `to_dict`."""
         raw = np.frombuffer(base64.b64decode(state["directions"]), dtype="<f4")
-        scales = [
-            None if state[name] is None else Scale(**state[name])
-            for name in ("characters", "words")
-        ]
         return cls(
             column,
-            scales[0],
-            scales[1],
+            part_or_none(Scale, state["characters"]),
+            part_or_none(Scale, state["words"]),
             raw.astype(np.float64).reshape(state["n_directions"], BUCKETS),
             np.array(state["means"], dtype=np.float64),
             state["factor"],
-            None if state["missing"] is None else Indicator(**state["missing"]),
+            part_or_none(Indicator, state["missing"]),
         )
 
 
