@@ -569,6 +569,9 @@ def test_named_members_of_the_alpha_family():
         np.testing.assert_allclose(member.f(log_r), scale * other.f(log_r), rtol=1e-11)
         np.testing.assert_allclose(member.h(log_r), scale * other.h(log_r), rtol=1e-11)
     assert AlphaDivergence(1e-20).swapped() == StandardKL()
+    limit, t = StandardReverseKL(), np.linspace(-5, 0.9, 30)
+    np.testing.assert_allclose(AlphaDivergence(1e-40).f(log_r), limit.f(log_r), rtol=1e-12)
+    np.testing.assert_allclose(AlphaDivergence(1e-40).conjugate(t), limit.conjugate(t), rtol=1e-12)
 
 
 def test_reverse_kl_has_weight_one():

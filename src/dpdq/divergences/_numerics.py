@@ -112,12 +112,17 @@ def times(k: float, x: Array, xp: Module) -> Array:
     return constant(0.0, x, xp) if k == 0 else k * x
 
 
+def _digits(x: Array) -> int:
+    """Binary digits of the dtype of ``x``: 53 for float64, 24 for float32."""
+    module = sys.modules["torch"] if is_torch(x) else np
+    return 2 - math.frexp(float(module.finfo(x.dtype).eps))[1]
+
+
 def split(value: Fraction, like: Array) -> tuple[float, float]:
     """Cut a number in a high and a low part, the high one exact in the dtype of ``like``."""
-    high = float(value)
-    if is_torch(like):
-        torch = sys.modules["torch"]
-        high = torch.tensor(high, dtype=like.dtype).item()
+    digits = _digits(like)
+    mantissa, exponent = math.frexp(float(value))
+    high = math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)
     return high, float(value - Fraction(high))
 
 
@@ -130,9 +135,8 @@ def minus_constant(x: Array, value: Fraction) -> Array:
 def one_plus_product(k: Fraction, x: Array, xp: Module) -> Array:
     """``1 + k x`` for ``k x`` in [-2, -1/2], with all its digits near 0 (Dekker's product)."""
     k_high, k_low = split(k, x)
-    # Veltkamp's factor 2^ceil(bits / 2) + 1 cuts a number into two halves of its digits.
-    bits = 2 - math.frexp(float(xp.finfo(x.dtype).eps))[1]
-    factor = float(2 ** ((bits + 1) // 2) + 1)
+    # Veltkamp's factor 2^ceil(digits / 2) + 1 cuts a number into two halves of its digits.
+    factor = float(2 ** ((_digits(x) + 1) // 2) + 1)
 
     def halves(y: Array) -> tuple[Array, Array]:
         upper = factor * y - (factor * y - y)
