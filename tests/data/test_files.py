@@ -528,6 +528,58 @@ def test_parquet_files_must_share_columns(tmp_path):
     assert table_of(tmp_path, columns=["b"]).num_rows == 3
 
 
+def few(kind):
+    """Two values and a missing one of a type."""
+    if kind == pa.null():
+        return pa.nulls(3)
+    return pa.array([1, 0, None], pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+
+
+@pytest.mark.parametrize(
+    "first,second,joined",
+    [
+        (pa.int8(), pa.int64(), pa.int64()),
+        (pa.uint16(), pa.uint8(), pa.uint16()),
+        (pa.int8(), pa.uint16(), pa.int32()),
+        (pa.uint32(), pa.int32(), pa.int64()),
+        (pa.uint64(), pa.int8(), pa.float64()),
+        (pa.int64(), pa.uint64(), pa.float64()),
+        (pa.float32(), pa.int8(), pa.float64()),
+        (pa.float32(), pa.float64(), pa.float64()),
+        (pa.null(), pa.string(), pa.string()),
+        (pa.bool_(), pa.null(), pa.bool_()),
+        (pa.date32(), pa.timestamp("ms"), pa.timestamp("ms")),
+        (pa.timestamp("s"), pa.timestamp("us"), pa.timestamp("us")),
+        (pa.timestamp("s", "UTC"), pa.timestamp("s"), None),
+        (pa.bool_(), pa.int64(), None),
+        (pa.string(), pa.float64(), None),
+        (pa.date32(), pa.int32(), None),
+    ],
+    ids=str,
+)
+def test_types_of_several_files_are_joined(first, second, joined, tmp_path):
+    for name, kind in (("a", first), ("b", second)):
+        column = few(kind)
+        with pa.ipc.new_file(tmp_path / f"{name}.arrow", pa.schema([("v", kind)])) as writer:
+            writer.write_table(pa.table({"v": column}))
+    if joined is None:
+        with pytest.raises(DataError, match=r"q \(b.arrow\): column 'v' has type .* where q \(a"):
+            open_source(tmp_path, side="q")
+        return
+    table = table_of(tmp_path)
+    assert table.schema == pa.schema([("v", joined)])
+    for part, kind in ((table[:3], first), (table[3:], second)):
+        assert part["v"].to_pylist() == few(kind).cast(joined).to_pylist()
+
+
+def test_a_time_that_the_joined_unit_cannot_hold(tmp_path):
+    times = {"a": pa.array([2**40], pa.timestamp("s")), "b": pa.array([1], pa.timestamp("ns"))}
+    for name, column in times.items():
+        pq.write_table(pa.table({"v": column}), tmp_path / f"{name}.parquet", version="2.6")
+    with pytest.raises(DataError, match="column 'v' cannot be read as timestamp"):
+        table_of(tmp_path)
+
+
 def test_parquet_names_with_dots_are_names(tmp_path):
     table = pa.table({"a": [1], "a.b": [2], "e": [[1.0]]})
     pq.write_table(table, tmp_path / "a.parquet")

@@ -16,8 +16,6 @@ import dataclasses
 import glob
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -503,17 +501,17 @@ def _array_file(file: _File, columns: Sequence[str] | None) -> Source:
             return array_source(array, file.label, columns)
         with open(file.path, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise FileError(f"{file.label}: an array is too large for the memory") from error
+    except Exception as error:  # a damaged header fails in many ways
         if any(word in str(error) for word in ("pickle", "Object arrays", "Python objects")):
             raise FileError(
                 f"{file.label}: the array holds Python objects, which only a pickle can keep and "
                 "dpdq never loads; save it as numbers or text"
             ) from error
         raise file.damaged(error) from error
-    except MemoryError as error:
-        raise FileError(f"{file.label}: an array is too large for the memory") from error
     return _named_arrays(arrays, file.label, columns)
 
 
