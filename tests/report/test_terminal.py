@@ -46,6 +46,12 @@ def test_refusal_and_reasons():
     assert "not run in quick mode" in terminal_summary(example.quick())
 
 
+def test_slice_that_is_only_in_p():
+    c = example.refused()
+    c["slices"] = c["slices"][-1:]
+    assert "relationship = Wife: 0 % of q, 12.7 % of p (at least x29.8)" in terminal_summary(c)
+
+
 def test_any_part_may_be_null():
     full = example.full()
     for key in full:

@@ -95,7 +95,7 @@ def _facts(c: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name in ("label_shift", "concept_shift"):
         sentence = part(c, name).get("sentence")
         if sentence:
-            facts.append((name.split("_")[0], shorten(sentence, _WIDTH - 14)))
+            facts.append((name.split("_")[0], shorten(sentence, 160)))
     for name, parts_of in list(part(c, "performance").items())[:1]:
         q, p, seen = (part(parts_of, s) for s in ("q", "p", "p_observed"))
         if _known(p.get("estimate")):
@@ -168,10 +168,10 @@ def _columns(c: Mapping[str, Any]) -> list[str]:
 
 def _times(s: Mapping[str, Any]) -> str:
     """Return the ratio of a slice with its interval."""
-    ratio = f"x{_num(s['ratio'])}" if _known(s.get("ratio")) else ""
-    bounds = interval(s.get("low"), s.get("high"), ascii_only=True)
-    text = ", ".join(filter(None, (ratio, bounds if ratio else bounds.replace("t ", "t x"))))
-    return f" ({text})" if text else ""
+    if _known(s.get("ratio")):
+        bounds = interval(s.get("low"), s.get("high"), ascii_only=True)
+        return f" (x{_num(s['ratio'])}" + (f", {bounds}" if bounds else "") + ")"
+    return f" (at least x{_num(s['low'])})" if _known(s.get("low")) else ""
 
 
 def terminal_summary(comparison: Mapping[str, Any]) -> str:
