@@ -1,8 +1,8 @@
 """Divergences through the mixture m = (p + q) / 2, which both laws are within a factor 2 of.
 
     Jensen-Shannon        KL(p || m) + KL(q || m)     symmetric, at most 2 log 2
-    softened reverse KL   2 KL(m || p)                finite f'(inf), covers p less eagerly than KL
-    softened KL           2 KL(m || q)                its Csiszár dual
+    softened reverse KL   2 KL(m || p)                infinite where q has mass that p lacks
+    softened KL           2 KL(m || q)                its dual, infinite the other way round
 
 With a(L) = log((1 + e^L) / 2) all three are lines in a: f' of Jensen-Shannon is -a(-log r).
 """
@@ -245,8 +245,8 @@ class SoftenedKL(Divergence):
     f = (r+1) log((r+1)/2), f' = log((r+1)/2) + 1, f'' = 1/(1+r),
     f* = 2 e^(t-1) - t for t >= 1 - log 2 and log 2 below, h = r^2/(1+r).
 
-    Finite where p misses mass of q, unlike KL only by a factor in the tail of r. f' resolves r
-    down to log r = -22; below, it is 1 - log 2 to the last digits.
+    Infinite as soon as p has mass where q has none. f takes negative values (f'(1) = 1); its mean
+    under q does not. f' resolves r down to log r = -22; below, it is 1 - log 2 to the last digits.
 
     Notes
     -----
