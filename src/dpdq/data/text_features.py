@@ -79,7 +79,8 @@ def word_counts(texts: pa.Array) -> csr_array:
 
     Notes
     -----
-    Cost: O(characters) time (about 0.1 microseconds a word), O(words) memory.
+    Cost: O(characters) time (about 0.5 microseconds a word), O(words) memory.
+    Held by: tests/data/test_features.py::test_word_counts
 
     References
     ----------
@@ -126,6 +127,15 @@ class TextRule(ColumnRule):
     factor, so that their total variance is one; a missing text stands at their mean. The
     directions are fitted on at most 20,000 texts, those with the smallest hashes, so that the
     choice depends on neither side nor order.
+
+    Notes
+    -----
+    Cost: O(words) time and memory; the fit O(32 words) more, and 1.4 MB when stored.
+    Held by: tests/data/test_features.py::test_text_domains_are_told_apart
+
+    References
+    ----------
+    .. [Deerwester1990] Indexing by Latent Semantic Analysis. Deerwester, 1990, JASIS 41.
     """
 
     column: Column
