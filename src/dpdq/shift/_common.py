@@ -138,9 +138,15 @@ def effective_count(weights: np.ndarray, codes: np.ndarray | None) -> float:
     return float(np.sum(sums)) ** 2 / square if square > 0 else 0.0
 
 
-def _first_missing(values: np.ndarray) -> np.ndarray:
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, float):
+        return value != value
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _missing(values: np.ndarray) -> np.ndarray:
     if values.dtype == object:
-        return np.array([v is None or v != v for v in values.tolist()], dtype=bool)
+        return np.array([_is_missing(v) for v in values.tolist()], dtype=bool)
     if values.dtype.kind == "f":
         return np.isnan(values)
     return np.zeros(len(values), dtype=bool)
@@ -153,7 +159,7 @@ def clean_labels(values: Any, name: str) -> np.ndarray:
         raise DataError(f"{name}: shape {array.shape}; give one value a row, shape (n,)")
     if len(array) == 0:
         raise DataError(f"{name}: no rows; at least two are needed")
-    missing = _first_missing(array)
+    missing = _missing(array)
     if missing.any():
         raise DataError(
             f"{name}: {int(missing.sum())} of {len(array)} values are missing "

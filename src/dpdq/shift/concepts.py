@@ -221,7 +221,8 @@ def concept_shift(
         log_ratio = np.concatenate([given[0][rows_q], given[1][rows_p]])
         side = special.expit(log_ratio + np.log(len(rows_p) / len(rows_q)))
     models = _Models(regressor, categorical, child_seed(rng))
-    return _judge(pool, models, side, label, clustered)
+    with one_thread():
+        return _judge(pool, models, side, label, clustered)
 
 
 # -------------------------------------------------------------------------------------- the rows
@@ -304,16 +305,8 @@ class _Models:
         self, x: np.ndarray, y: np.ndarray, to: np.ndarray, *, rough: bool = False
     ) -> np.ndarray:
         """E[y | x] for the rows ``to``, fitted on ``x`` and the columns ``y``."""
-        if self.regressor is not None:
-            return self._predict_columns(x, y, to, rough)
-        with one_thread():
-            if y.shape[1] > 1:
-                return self._predict_classes(x, y, to, rough)
-            return self._predict_columns(x, y, to, rough)
-
-    def _predict_columns(
-        self, x: np.ndarray, y: np.ndarray, to: np.ndarray, rough: bool
-    ) -> np.ndarray:
+        if y.shape[1] > 1 and self.regressor is None:
+            return self._predict_classes(x, y, to, rough)
         columns = []
         for column in y.T:
             if np.all(column == column[0]):
@@ -421,7 +414,8 @@ def _judge(
     unexplained = float(np.mean(rest_d**2) / (pool.d.mean() * (1 - pool.d.mean())))
     detected = pvalue <= 0.05
     mixed = best >= len(plain)
-    sentence = _sentence(effect, pvalue, detected, mixed, unexplained, pool, label, clustered)
+    what = f"P({label} = {pool.names[column]})" if pool.names else label
+    sentence = _sentence(effect, pvalue, detected, mixed, unexplained, pool, what, clustered)
     return ConceptShift(pvalue, statistics[best], effect, detected, sentence)
 
 
@@ -454,10 +448,9 @@ def _sentence(
     mixed: bool,
     unexplained: float,
     pool: _Pool,
-    label: str,
+    what: str,
     clustered: bool,
 ) -> str:
-    what = f"P({label} = {effect.measure.split(' = ')[1].split(')')[0]})" if pool.names else label
     unit = " percentage points" if pool.names else ""
     about = f"p-value {pvalue:.2g}" + (", units taken as independent" if clustered else "")
     if unexplained < _MIN_UNEXPLAINED:

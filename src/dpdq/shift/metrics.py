@@ -34,9 +34,9 @@ from dpdq.shift._common import (
     effective_count,
     same_classes,
     same_length,
-    t_quantile,
     unit_codes,
 )
+from dpdq.shift._losses import Metric, Task, average, estimate_of, interval, metrics_of
 
 __all__ = ["MetricShift", "performance", "shifted_performance"]
 
@@ -78,24 +78,6 @@ def _three(side: Estimate) -> dict[str, Any]:
     full = side.to_dict()
     keys = ["estimate", "low", "high"] + (["reason"] if side.reason else [])
     return {key: full[key] for key in keys}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """What is predicted: the kind, and the classes in order where there are any."""
-
-    kind: str
-    classes: np.ndarray | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Metric:
-    """A point estimate with its influence function; ``psi`` has weighted mean zero."""
-
-    value: float
-    psi: np.ndarray
-    bounds: tuple[float, float]
-    reason: str = ""
 
 
 # --------------------------------------------------------------------------------- public names
@@ -177,9 +159,10 @@ def performance(
             f"y has one class ({class_text(task.classes[0])}); "
             "a metric of classes needs at least two"
         )
+    _check_classes(predicted, task, "prediction", "y")
     codes = None if units is None else unit_codes(units, len(labels))
-    metrics = _metrics(labels, predicted, task, weights)
-    return {name: _interval(metric, weights, codes, "") for name, metric in metrics.items()}
+    metrics = metrics_of(labels, predicted, task, weights)
+    return {name: interval(metric, weights, codes, "") for name, metric in metrics.items()}
 
 
 def shifted_performance(
@@ -278,21 +261,24 @@ def shifted_performance(
         observed = _read(y_p, prediction_p, task.kind, "label of p", "prediction of p")
     if task.classes is not None:
         task, labels, predicted, observed = _pool_classes(task, labels, predicted, observed)
+        _check_classes(predicted, task, "prediction of q", "label")
+        if observed is not None:
+            _check_classes(observed[1], task, "prediction of p", "label")
     codes = None if units_q is None else unit_codes(units_q, len(labels), "units_q")
     one = np.ones(len(labels))
-    on_q = _metrics(labels, predicted, task, one)
-    on_p = _metrics(labels, predicted, task, ratio)
+    on_q = metrics_of(labels, predicted, task, one)
+    on_p = metrics_of(labels, predicted, task, ratio)
     seen = {}
     if observed is not None:
         flat = np.ones(len(observed[0]))
         codes_p = None if units_p is None else unit_codes(units_p, len(flat), "units_p")
         seen = {
-            name: _interval(metric, flat, codes_p, "observed")
-            for name, metric in _metrics(observed[0], observed[1], task, flat).items()
+            name: interval(metric, flat, codes_p, "observed")
+            for name, metric in metrics_of(observed[0], observed[1], task, flat).items()
         }
     if features_q is None or features_p is None:
         towards = {
-            name: _interval(metric, ratio, codes, f"importance weighting; {_CAVEAT}")
+            name: interval(metric, ratio, codes, f"importance weighting; {_CAVEAT}")
             for name, metric in on_p.items()
         }
     else:
@@ -300,7 +286,7 @@ def shifted_performance(
             on_p, ratio, codes, features_q, features_p, folds_q, units_p, max_rows, random_state
         )
     return {
-        name: MetricShift(_interval(on_q[name], one, codes, ""), towards[name], seen.get(name))
+        name: MetricShift(interval(on_q[name], one, codes, ""), towards[name], seen.get(name))
         for name in on_q
     }
 
@@ -310,7 +296,7 @@ def shifted_performance(
 
 def _read(
     y: Any, prediction: Any, kind: str, y_name: str, prediction_name: str
-) -> tuple[np.ndarray, np.ndarray, _Task]:
+) -> tuple[np.ndarray, np.ndarray, Task]:
     if kind not in _KINDS:
         raise OptionError(f"Unknown kind {kind!r}. Choose one of {', '.join(map(repr, _KINDS))}.")
     labels = clean_labels(y, y_name)
@@ -330,7 +316,7 @@ def _read(
                 raise DataError(
                     f"{name} holds text such as {str(values[0])!r}; regression needs numbers"
                 )
-        return labels.astype(np.float64), predicted.astype(np.float64), _Task(kind, None)
+        return labels.astype(np.float64), predicted.astype(np.float64), Task(kind, None)
     if kind == "probability":
         if predicted.dtype.kind == "U" or predicted.min() < 0 or predicted.max() > 1:
             found = f"text such as {str(predicted[0])!r}"
@@ -346,16 +332,22 @@ def _read(
                 f"{y_name} has {len(classes)} classes; probabilities of one class need two, "
                 "give predicted classes instead"
             )
-        return labels, predicted.astype(np.float64), _Task(kind, classes)
+        return labels, predicted.astype(np.float64), Task(kind, classes)
     labels, predicted = same_classes(labels, predicted)
     classes = np.unique(labels)
-    if not np.isin(predicted, classes).any():
+    return labels, predicted, Task(kind, classes)
+
+
+def _check_classes(predicted: np.ndarray, task: Task, name: str, y_name: str) -> None:
+    """Refuse predictions that share no value with the classes: another coding, most likely."""
+    if task.kind != "classification" or task.classes is None:
+        return
+    if not np.isin(predicted, task.classes).any():
         raise DataError(
-            f"{prediction_name} holds {class_text(predicted[0])!r}, and none of its values is a "
-            f"class of {y_name} ({', '.join(class_text(c) for c in classes[:5])}); "
+            f"{name} holds {class_text(predicted[0])!r}, and none of its values is a "
+            f"class of {y_name} ({', '.join(class_text(c) for c in task.classes[:5])}); "
             "give classes under the label's own names, or probabilities"
         )
-    return labels, predicted, _Task(kind, classes)
 
 
 def _guess(labels: np.ndarray, predicted: np.ndarray) -> str:
@@ -373,11 +365,11 @@ def _guess(labels: np.ndarray, predicted: np.ndarray) -> str:
 
 
 def _pool_classes(
-    task: _Task,
+    task: Task,
     labels: np.ndarray,
     predicted: np.ndarray,
-    observed: tuple[np.ndarray, np.ndarray, _Task] | None,
-) -> tuple[_Task, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, _Task] | None]:
+    observed: tuple[np.ndarray, np.ndarray, Task] | None,
+) -> tuple[Task, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, Task] | None]:
     """Classes of both sides together: a class that p alone lacks is no error."""
     if observed is not None:
         y_p, prediction_p, task_p = observed
@@ -399,7 +391,7 @@ def _pool_classes(
             f"label has {len(classes)} classes in q and p together; probabilities of one class "
             "need two, give predicted classes instead"
         )
-    return _Task(task.kind, classes), labels, predicted, observed
+    return Task(task.kind, classes), labels, predicted, observed
 
 
 def _weights(
@@ -424,137 +416,11 @@ def _weights(
     return weights / weights.mean(), values
 
 
-# --------------------------------------------------------------------------------------- metrics
-
-
-def _metrics(
-    y: np.ndarray, prediction: np.ndarray, task: _Task, w: np.ndarray
-) -> dict[str, _Metric]:
-    if task.kind == "regression":
-        return _regression(y, prediction, w)
-    assert task.classes is not None
-    if task.kind == "probability":
-        positive = y == task.classes[-1]
-        return {
-            "roc_auc": _auc(positive, prediction, w),
-            "log_loss": _mean(_log_loss(positive, prediction), w, (0.0, np.inf)),
-            "brier": _mean((prediction - positive) ** 2, w, (0.0, 1.0)),
-            "accuracy": _mean((prediction >= 0.5) == positive, w, (0.0, 1.0)),
-        }
-    right = y == prediction
-    return {
-        "accuracy": _mean(right, w, (0.0, 1.0)),
-        "balanced_accuracy": _balanced(y, right, task.classes, w),
-    }
-
-
-def _log_loss(positive: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    tiny = 1e-15
-    clipped = np.clip(probability, tiny, 1 - tiny)
-    return -np.where(positive, np.log(clipped), np.log1p(-clipped))
-
-
-def _average(values: np.ndarray, w: np.ndarray) -> float:
-    return float(np.dot(w, values) / w.sum())
-
-
-def _mean(loss: np.ndarray, w: np.ndarray, bounds: tuple[float, float]) -> _Metric:
-    loss = loss.astype(np.float64)
-    value = _average(loss, w)
-    return _Metric(value, loss - value, bounds)
-
-
-def _balanced(y: np.ndarray, right: np.ndarray, classes: np.ndarray, w: np.ndarray) -> _Metric:
-    psi, recalls = np.zeros(len(y)), []
-    for label in classes:
-        inside = y == label
-        share = _average(inside, w)
-        if share == 0:
-            return _none(len(y), f"no row of class {class_text(label)}")
-        recall = _average(inside & right, w) / share
-        recalls.append(recall)
-        psi += inside * (right - recall) / share / len(classes)
-    return _Metric(float(np.mean(recalls)), psi, (0.0, 1.0))
-
-
-def _none(n: int, reason: str) -> _Metric:
-    return _Metric(float("nan"), np.zeros(n), (-np.inf, np.inf), reason)
-
-
-def _auc(positive: np.ndarray, score: np.ndarray, w: np.ndarray) -> _Metric:
-    """Weighted ROC AUC with ties half, and DeLong's placements as its influence function."""
-    share = _average(positive, w)
-    if share in (0.0, 1.0):
-        return _none(len(score), "labels of one class only")
-    values, place = np.unique(score, return_inverse=True)
-    up = np.bincount(place, weights=w * positive, minlength=len(values))
-    down = np.bincount(place, weights=w * ~positive, minlength=len(values))
-    below = (np.cumsum(down) - down / 2) / down.sum()  # share of negatives a score beats
-    above = 1 - (np.cumsum(up) - up / 2) / up.sum()  # share of positives that beat a score
-    value = float(np.dot(up, below) / up.sum())
-    psi = np.where(positive, (below[place] - value) / share, (above[place] - value) / (1 - share))
-    return _Metric(value, psi, (0.0, 1.0))
-
-
-def _regression(y: np.ndarray, prediction: np.ndarray, w: np.ndarray) -> dict[str, _Metric]:
-    error = prediction - y
-    squared = _mean(error**2, w, (0.0, np.inf))
-    root = np.sqrt(squared.value)
-    away = (y - _average(y, w)) ** 2
-    variance = _average(away, w)
-    if variance > 0:
-        psi = -(error**2 - squared.value / variance * away) / variance
-        r2 = _Metric(1 - squared.value / variance, psi, (-np.inf, 1.0))
-    else:
-        r2 = _none(len(y), "the label is constant")
-    return {
-        "mae": _mean(np.abs(error), w, (0.0, np.inf)),
-        "rmse": _Metric(float(root), squared.psi / (2 * root if root else 1.0), (0.0, np.inf)),
-        "r2": r2,
-        "mean_error": _mean(error, w, (-np.inf, np.inf)),
-    }
-
-
-# ------------------------------------------------------------------------------------- intervals
-
-
-def _interval(metric: _Metric, w: np.ndarray, codes: np.ndarray | None, method: str) -> Estimate:
-    """Interval of a weighted metric from its influence function."""
-    if metric.reason:
-        return Estimate(None, method=method, reason=metric.reason)
-    error = np.sqrt(clustered_variance(w * metric.psi, codes)) / w.sum()
-    return _estimate(metric.value, float(error), effective_count(w, codes), metric.bounds, method)
-
-
-def _estimate(
-    value: float, error: float, count: float, bounds: tuple[float, float], method: str
-) -> Estimate:
-    """A t interval; a Wilson interval for what lies between 0 and 1."""
-    if not np.isfinite(error) or count < 2:
-        reason = "fewer than two effective units: one row or unit carries all weight"
-        return Estimate(value, standard_error=None, method=method, reason=reason)
-    t = t_quantile(0.95, count - 1)
-    if bounds == (0.0, 1.0) and 0 <= value <= 1:
-        # Wilson's interval at the number of rows that would give this standard error
-        spread = value * (1 - value)
-        rows = spread / error**2 if error > 0 and spread > 0 else count
-        centre = (value + t**2 / (2 * rows)) / (1 + t**2 / rows)
-        half = t / (1 + t**2 / rows) * np.sqrt(spread / rows + t**2 / (4 * rows**2))
-        low, high = max(centre - half, 0.0), min(centre + half, 1.0)
-        low, high = min(low, value), max(high, value)
-    elif error == 0:
-        reason = "all rows agree, so that no standard error exists"
-        return Estimate(value, standard_error=0.0, method=method, reason=reason)
-    else:
-        low, high = max(value - t * error, bounds[0]), min(value + t * error, bounds[1])
-    return Estimate(value, float(low), float(high), standard_error=error, method=method)
-
-
 # ------------------------------------------------------------------------------------ adjustment
 
 
 def _adjusted(
-    metrics: dict[str, _Metric],
+    metrics: dict[str, Metric],
     ratio: np.ndarray,
     codes: np.ndarray | None,
     features_q: np.ndarray,
@@ -584,23 +450,23 @@ def _adjusted(
     out = {}
     for name, metric in metrics.items():
         if metric.reason:
-            out[name] = _interval(metric, ratio, codes, method)
+            out[name] = interval(metric, ratio, codes, method)
             continue
         g_q, g_p = on_q[:, names.index(name)], on_p[:, names.index(name)]
-        moved = float(g_p.mean()) - _average(g_q, ratio)
+        moved = float(g_p.mean()) - average(g_q, ratio)
         rest = metric.psi - g_q
-        rest = rest - _average(rest, ratio)
+        rest = rest - average(rest, ratio)
         error = np.sqrt(
             clustered_variance(ratio * rest, codes) / ratio.sum() ** 2
             + clustered_variance(g_p - g_p.mean(), codes_p) / len(g_p) ** 2
         )
-        plain = _interval(metric, ratio, codes, f"importance weighting; {_CAVEAT}")
+        plain = interval(metric, ratio, codes, f"importance weighting; {_CAVEAT}")
         if plain.standard_error is None or error >= plain.standard_error:
             out[name] = plain  # features say nothing of this metric: the regression adds noise
             continue
         value = float(np.clip(metric.value + moved, *metric.bounds))
         count = effective_count(ratio, codes)
-        out[name] = _estimate(value, float(error), count, metric.bounds, method)
+        out[name] = estimate_of(value, float(error), count, metric.bounds, method)
     return out
 
 
