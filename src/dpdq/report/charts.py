@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpdq.report._svg import Svg, at, diamond, dot, frame, line, text_at, ticks_between
+from dpdq.report._svg import Svg, at, diamond, dot, escape, frame, line, text_at, ticks_between
 from dpdq.report.formatting import as_float, interval, number, shorten, squeeze
 from dpdq.report.histograms import histogram, sparkline
 

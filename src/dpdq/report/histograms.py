@@ -88,7 +88,8 @@ class _Bins:
                         self.ticks.insert(1, (self.places[middle], texts[middle]))
                 else:
                     self.ticks = [
-                        ((t - known[0]) / span, number(t, 4)) for t in ticks_between(known[0], known[-1])
+                        ((t - known[0]) / span, number(t, 4))
+                        for t in ticks_between(known[0], known[-1])
                     ]
                 return
         # bins of unequal or unknown width are drawn equally wide, with the edges written below
