@@ -146,7 +146,7 @@ def test_roles_are_never_features():
                     "x": rng.normal(size=300),
                     "key": np.arange(start, start + 300),
                     "day": np.arange(start, start + 300),
-                    "shop": rng.integers(0, 60, 300),
+                    "shop": np.arange(start, start + 300) // 5,
                     "y": y,
                     "guess": rng.random(300),
                 }

@@ -1,4 +1,4 @@
-"""What follows from the ratio: overlap, weights, balance."""
+"""What follows from the ratio: overlap and balance."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dpdq.comparison.verdict import overlap_sentence, weights_sentence
-from dpdq.weights import Weights
+from dpdq.comparison.verdict import overlap_sentence
 
-__all__ = ["OVERLAP_LIMIT", "balance_part", "overlap_part", "weights_part"]
+__all__ = ["OVERLAP_LIMIT", "balance_part", "overlap_part"]
 
 OVERLAP_LIMIT = 0.05
 REACH = 0.999
@@ -67,25 +66,6 @@ def overlap_part(
         "log_ratio_limit": limit,
         "sentence": overlap_sentence(share, low, high, OVERLAP_LIMIT, ok=ok),
         "rows": rows,
-    }
-
-
-def weights_part(weights: Weights) -> dict[str, Any]:
-    """Say what the weights on q are worth."""
-    n = len(weights.log)
-    effective = float(weights.effective_sample_size)
-    khat, limit = weights.khat, float(weights.khat_limit)
-    constant = bool(np.ptp(weights.log) == 0)
-    ok = (khat is None or khat <= limit) and effective >= min(30.0, 0.5 * n)
-    return {
-        "effective_sample_size": effective,
-        "share_effective": effective / n,
-        "khat": khat,
-        "khat_limit": limit,
-        "top_one_percent_share": float(weights.share_of_top(0.01)),
-        "largest": float(np.exp(weights.log.max())),
-        "ok": ok,
-        "sentence": weights_sentence(n, effective, khat, limit, constant=constant, ok=ok),
     }
 
 

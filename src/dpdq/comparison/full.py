@@ -8,7 +8,7 @@ import numpy as np
 
 from dpdq._random import as_generator, child_seed
 from dpdq._threads import one_thread_each
-from dpdq.comparison.consequences import balance_part, overlap_part, weights_part
+from dpdq.comparison.consequences import balance_part, overlap_part
 from dpdq.comparison.estimation import (
     N_FOLDS,
     Estimation,
@@ -100,7 +100,12 @@ class FullParts:
     @property
     def weights(self) -> np.ndarray:
         """Mean-one weights of the rows of q."""
-        return np.exp(self._weights.log)
+        return np.exp(self.log_weights)
+
+    @property
+    def log_weights(self) -> np.ndarray:
+        """Logarithms of the weights."""
+        return self._weights.log
 
     def _units_of(self, rows_q: np.ndarray | None = None, rows_p: np.ndarray | None = None) -> Any:
         """Units of some rows as two keyword arguments."""
@@ -122,7 +127,7 @@ class FullParts:
         found["ratio"] = self._ratio()
         with steps.step("weights and balance"):
             found["overlap"] = overlap_part(self.q.log_ratio, self.p.log_ratio, self._ids())
-            found["weights"] = weights_part(self._weights)
+            found["weights"] = self._weights.to_dict()
             found["balance"] = self._balance()
         with steps.step("slices"):
             found["slices"] = self._slices()
@@ -224,36 +229,37 @@ class FullParts:
         return {"auc": float(detectable_auc(n_q, n_p)), "smd": float(detectable_smd(n_q, n_p))}
 
     def _divergences(self) -> dict[str, Any]:
-        from dpdq.distance import estimate_divergences
+        from dpdq.distance import estimate_divergences, logistic_model_intervals
+        from dpdq.distance.divergence_estimates import NO_UPPER_END, REPORTED
 
-        q, p, fitted = self.q, self.p, self.estimation.fitted
-        logistic = None
-        if fitted.estimator_ == "logistic":
-            logistic = {
-                "models": fitted.models_,
-                "dense_q": self.estimation.dense_q,
-                "dense_p": self.estimation.dense_p,
+        q, p = self.q, self.p
+        if self.estimation.constant:
+            return {
+                name: {
+                    "estimate": 0.0,
+                    "low": 0.0,
+                    "high": None,
+                    "high_reason": "no estimator beat r = 1 on held-out rows; " + NO_UPPER_END,
+                    "assumption": None,
+                }
+                for name in REPORTED
             }
-        rows_q, rows_p = q.rows, p.rows
-        if logistic is None:
-            rows_q, rows_p = np.arange(q.n_rows), np.arange(p.n_rows)
-        found = estimate_divergences(
-            q.log_ratio[rows_q],
-            p.log_ratio[rows_p],
-            folds_q=q.folds[rows_q],
-            folds_p=p.folds[rows_p],
-            **self._units_of(rows_q, rows_p),
-        )
-        out = {}
-        for name, estimate in found.items():
-            out[name] = {
+        model = None
+        if self.estimation.fitted.estimator_ == "logistic":  # the linear model won: name it
+            model = logistic_model_intervals(
+                self.estimation.dense_q, self.estimation.dense_p, **self._units_of(q.rows, p.rows)
+            )
+        found = estimate_divergences(q.log_ratio, p.log_ratio, **self._units_of(), model=model)
+        return {
+            name: {
                 "estimate": estimate.estimate,
                 "low": estimate.low,
                 "high": estimate.high,
-                "high_reason": estimate.reason or None,
-                "assumption": None,
+                "high_reason": estimate.reason or None if estimate.high is None else None,
+                "assumption": estimate.assumption or None,
             }
-        return out
+            for name, estimate in found.items()
+        }
 
     def _ratio(self) -> dict[str, Any]:
         fitted = self.estimation.fitted

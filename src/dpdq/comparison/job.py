@@ -160,6 +160,7 @@ def compare(
                 run=run,
                 log_ratio_q=None if options.quick else have.log_ratio,
                 log_ratio_p=None if options.quick else want.log_ratio,
+                log_weights=job.log_weights,
                 keys=_keys(have, options.id),
                 id_column=options.id if have.has(options.id) else None,
                 like=q,
@@ -182,6 +183,7 @@ class _Job:
 
     def __init__(self, q: Side, p: Side, options: Options, steps: Steps, seed: int) -> None:
         self.q, self.p, self.options, self.steps, self.seed = q, p, options, steps, seed
+        self.log_weights: np.ndarray | None = None
 
     def run(self) -> dict[str, Any]:
         """Do the steps and return the content of ``comparison.json``."""
@@ -202,6 +204,7 @@ class _Job:
 
             full = FullParts(q, p, options, steps, self.seed, columns, sample_q, sample_p, shared)
             full.estimate()
+            self.log_weights = full.log_weights
         with steps.step("columns", len(columns)) as advance:
             results = compare_columns(
                 q,
@@ -216,7 +219,7 @@ class _Job:
         values["schema"] = schema_part(q, p, plan, columns, results, shared)
         parts: dict[str, Any] = dict.fromkeys(_FULL_PARTS)
         parts |= {"slices": [], "outliers": [], "performance_caveat": CAVEAT}
-        warnings = list(plan.warnings)
+        warnings = [*plan.warnings, *q.source.notes, *p.source.notes]
         used = {"columns": {"q": q.n_rows, "p": p.n_rows}}
         if full is None:
             parts["verdict"] = verdict(

@@ -19,7 +19,7 @@ from dpdq._random import mix64
 from dpdq.comparison.options import Options
 from dpdq.data import open_source, row_hashes
 from dpdq.engine import run
-from dpdq.errors import DataError, InputTypeError
+from dpdq.errors import DataError, FileError, InputTypeError
 from dpdq.passes import Pass
 
 if TYPE_CHECKING:
@@ -117,13 +117,29 @@ def encode(data: Any, encoder: Callable[[Any], Any] | None, side: str) -> Any:
 
 def open_sides(q: Any, p: Any, options: Options) -> tuple[Side, Side]:
     """Open both sides; a side that cannot be opened closes the other."""
-    have = open_source(encode(q, options.encoder, "q"), side="q")
+    have = _open(q, "q", options)
     try:
-        want = open_source(encode(p, options.encoder, "p"), side="p")
+        want = _open(p, "p", options)
     except BaseException:
         have.close()
         raise
     return Side("q", have), Side("p", want)
+
+
+def _open(data: Any, side: str, options: Options) -> Source:
+    data = encode(data, options.encoder, side)
+    try:
+        return open_source(data, side=side)
+    except FileError:
+        raise
+    except DataError as error:
+        if options.columns is None:
+            raise
+        # A column that is not compared may be of a type that cannot be read: leave it out.
+        try:
+            return open_source(data, side=side, columns=[*options.columns, *options.roles])
+        except DataError:
+            raise error from None
 
 
 def plan_columns(q: Side, p: Side, options: Options) -> Plan:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ALPHA", "overlap_sentence", "verdict", "weights_sentence"]
+__all__ = ["ALPHA", "overlap_sentence", "verdict"]
 
 ALPHA = 0.05
 
@@ -157,20 +157,4 @@ def overlap_sentence(share: float, low: float, high: float, limit: float, *, ok:
         f"Overlap fails: {size} lies where q has almost no data (more than the {100 * limit:g} % "
         "that can be ignored). No weighting of q can repair this; collect data there, or compare "
         "and deploy only on the part of p that q covers."
-    )
-
-
-def weights_sentence(
-    n: int, effective: float, khat: float | None, limit: float, *, constant: bool, ok: bool
-) -> str:
-    """Say what the weights are worth and what to do."""
-    if constant:
-        return "No estimator beat the constant ratio on held-out rows: every weight is one."
-    share = f"{effective:,.0f} of {n:,} rows ({100 * effective / n:.3g} %)"
-    tail = "" if khat is None else f", k-hat {khat:.2f} (limit {limit:.2f})"
-    if ok:
-        return f"The weighted rows are worth {share}{tail}: weighted means can be trusted."
-    return (
-        f"The weighted rows are worth {share}{tail}: a few rows decide every weighted mean. Clip "
-        "the weights, compare fewer columns, or collect data like p."
     )
