@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dpdq.distance.one_dimension import permutation_share
+from dpdq.distance._rank_laws import permutation_share
 
 __all__ = ["UnitCounts", "pooled_cells", "unit_pvalue"]
 

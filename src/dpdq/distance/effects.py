@@ -313,7 +313,7 @@ def standardised_mean_difference(
     centre = 0.5 * (float(x.mean()) + float(y.mean()))  # far from zero nothing is lost
     x, y = x - centre, y - centre
     plain_q, mean_p = float(x.mean()), float(y.mean())
-    mean_q = float(np.dot(w, x) / len(x)) if weights_q is not None else plain_q
+    mean_q = _inner(w, x) / len(x) if weights_q is not None else plain_q
     variance_q, variance_p = _variance(x, plain_q), _variance(y, mean_p)
     spread = math.sqrt(0.5 * (variance_q + variance_p))
     # rounding of the means is no spread
@@ -336,7 +336,12 @@ def standardised_mean_difference(
 def _variance(x: np.ndarray, mean: float) -> float:
     if len(x) < 2:
         return 0.0
-    return float(np.dot(x - mean, x - mean) / (len(x) - 1))
+    return _inner(x - mean, x - mean) / (len(x) - 1)
+
+
+def _inner(x: np.ndarray, y: np.ndarray) -> float:
+    # not np.dot: for long vectors its bits depend on the number of BLAS threads
+    return float(np.einsum("i,i->", x, y))
 
 
 def _mean_variance(influence: np.ndarray, units: np.ndarray | None) -> float:
@@ -346,5 +351,5 @@ def _mean_variance(influence: np.ndarray, units: np.ndarray | None) -> float:
         _, group = np.unique(np.asarray(units), return_inverse=True)
         sums = np.bincount(group, weights=influence)
         count = len(sums)
-        return math.nan if count < 2 else float(np.dot(sums, sums)) / n**2 * count / (count - 1)
-    return math.nan if n < 2 else float(np.dot(influence, influence)) / n / (n - 1)
+        return math.nan if count < 2 else _inner(sums, sums) / n**2 * count / (count - 1)
+    return math.nan if n < 2 else _inner(influence, influence) / n / (n - 1)

@@ -26,7 +26,7 @@ from dpdq.distance._columns import (
     read_codes,
     read_ordered,
 )
-from dpdq.distance.one_dimension import Sweep
+from dpdq.distance._sweep import Sweep
 from dpdq.errors import DataError, InputTypeError
 from dpdq.results import Result
 

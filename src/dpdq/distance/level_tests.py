@@ -27,7 +27,7 @@ from scipy import special
 
 from dpdq._random import RandomState, as_generator
 from dpdq.distance._laws import SMALLEST, two_by_two_pvalue
-from dpdq.distance.one_dimension import SMALL_SIDE, permutation_share
+from dpdq.distance._rank_laws import SMALL_SIDE, permutation_share
 from dpdq.errors import DataError
 from dpdq.results import Estimate, TestResult
 
