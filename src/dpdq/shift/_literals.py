@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from dpdq.errors import DataError
+from dpdq.data._values import booleans, column_array, instants, labels, numbers
 from dpdq.results import Result
 
 __all__ = ["Condition", "Literals", "column_values", "make_literals", "round_between"]
@@ -58,6 +57,8 @@ def _show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.10g}"
     text = str(value)
+    if text.strip() != text or not text:
+        text = repr(text)
     return text if len(text) <= 80 else text[:79] + "…"
 
 
@@ -89,44 +90,28 @@ def round_between(low: float, high: float) -> float:
 
 
 def column_values(table: pa.Table, name: str, kind: str) -> np.ndarray:
-    """One column for rules: float64 with NaN (numbers, times), else objects with None."""
-    column = table.column(name)
-    if isinstance(column.type, pa.DictionaryType):
-        column = column.cast(column.type.value_type)
-    if kind in ("numeric", "datetime"):
-        try:
-            if kind == "datetime":
-                column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-            values = column.cast(pa.float64(), safe=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(
-                f"column {name!r}: values of type {column.type} cannot be read as {kind}; "
-                "give the column another kind"
-            ) from error
-        filled = pc.fill_null(values, float("nan"))
-        return np.asarray(filled.to_numpy(), dtype=np.float64)
-    return _levels(column)
+    """One column for rules: float64 with NaN (numbers, times), else objects with None.
 
-
-def _levels(column: pa.ChunkedArray) -> np.ndarray:
-    """Values as hashable Python objects; 1.0 is 1, so that the sides may differ in type."""
-    if pa.types.is_nested(column.type) or pa.types.is_null(column.type):
-        present = np.full(len(column), "value", dtype=object)
-        present[np.asarray(column.is_null().to_numpy(), dtype=bool)] = None
-        return present
-    encoded = column.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    names = np.empty(len(encoded.dictionary) + 1, dtype=object)
-    for place, value in enumerate(encoded.dictionary.to_pylist()):
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if value != value:  # NaN is missing, as null is
-            value = None
-        names[place] = value if value is None or isinstance(value, (bool, int)) else str(value)
-    names[-1] = None
-    codes = pc.fill_null(encoded.indices, len(names) - 1)
-    return names[np.asarray(codes.to_numpy(zero_copy_only=False), dtype=np.int64)]
+    Values are read as `dpdq.data` reads them for features, so that 1 and 1.0, or a dictionary and
+    plain text, are the same on both sides.
+    """
+    where = f"column {name!r}"
+    array = column_array(table, name)
+    if kind == "numeric":
+        return numbers(array, where)
+    if kind == "datetime":
+        microseconds, _, missing = instants(array, where)
+        return np.where(missing, np.nan, microseconds.astype(np.float64))
+    if kind == "boolean":
+        values = booleans(array, where)
+        out = np.array([False, True, None], dtype=object)
+        return out[np.where(np.isnan(values), 2, values).astype(np.int64)]
+    if kind == "categorical":
+        codes, texts = labels(array, where)
+        return np.array([*texts.to_pylist(), None], dtype=object)[codes]
+    present = np.full(len(array), "value", dtype=object)
+    present[np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)] = None
+    return present
 
 
 def make_literals(q: pa.Table, p: pa.Table, columns: Sequence[tuple[str, str]]) -> list[Literals]:
