@@ -102,7 +102,9 @@ def read_ordered(column: Any, kind: str, where: str) -> list[Ordered]:  # noqa: 
         return [_finite(_numbers(pc.utf8_length(texts))), _finite(_numbers(words))]
     if kind == "embedding":
         vectors = _values.vectors(array, where)
-        return [_finite(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))]
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        there = pc.is_valid(array).to_numpy(zero_copy_only=False)
+        return [_finite(np.where(there, norms, np.nan))]
     return [_finite(_values.numbers(array, where))]
 
 
