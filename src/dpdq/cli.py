@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from dpdq import __version__
-from dpdq.errors import DpdqError, OptionError
+from dpdq.errors import DpdqError, FileError, OptionError
 
 __all__ = ["app", "main"]
 
@@ -71,6 +71,12 @@ def _one_sentence(*, debug: bool) -> Iterator[None]:
 def _fail(sentence: str) -> None:
     sys.stderr.write("dpdq: " + " ".join(sentence.split()) + "\n")
     raise typer.Exit(2)
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse an output folder that cannot be one before any work is done."""
+    if out.exists() and not out.is_dir():
+        raise FileError(f"--out names {str(out)!r}, which is a file; name a folder")
 
 
 def _types(text: str | None) -> dict[str, str] | None:
@@ -157,6 +163,7 @@ def compare(
 
     with _one_sentence(debug=debug):
         check_gates(fail_on)
+        _check_folder(out)
         comparison = run_compare(
             have,
             want,
@@ -249,6 +256,7 @@ def demo(
     from dpdq.comparison.demo import run_demo
 
     with _one_sentence(debug=debug):
+        _check_folder(out)
         comparison, written = run_demo(out)
         typer.echo(repr(comparison))
         typer.echo("")

@@ -265,6 +265,15 @@ def test_unknown_options(tmp_path, have, want):
     refused(tmp_path, have, want, "--columns", "a", "--label", "a", match="never a feature")
 
 
+def test_an_output_folder_that_is_a_file(tmp_path, have, want):
+    path = tmp_path / "taken"
+    path.write_text("mine")
+    result = call("compare", have, want, "--out", path)
+    assert result.exit_code == 2
+    assert "which is a file; name a folder" in result.stderr
+    assert path.read_text() == "mine"
+
+
 def test_debug_shows_the_traceback(tmp_path, have):
     result = call("compare", have, tmp_path / "absent.csv", "--debug", "--out", tmp_path / "o")
     assert result.exception is not None

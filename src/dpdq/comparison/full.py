@@ -117,6 +117,10 @@ class FullParts:
 
     def parts(self) -> dict[str, Any]:
         """Return the parts of ``comparison.json`` that learn."""
+        with one_thread_each():
+            return self._parts()
+
+    def _parts(self) -> dict[str, Any]:
         steps = self.steps
         found: dict[str, Any] = {}
         with steps.step("kernel test"):
@@ -131,9 +135,9 @@ class FullParts:
             found["balance"] = self._balance()
         with steps.step("slices"):
             found["slices"] = self._slices()
-        with steps.step("strangest rows"), one_thread_each():
+        with steps.step("strangest rows"):
             found["outliers"] = self._outliers()
-        with steps.step("labels and performance"), one_thread_each():
+        with steps.step("labels and performance"):
             labels, used, warnings = labels_parts(
                 self.q, self.p, self.options, self.estimation, self.units, self.seeds["labels"]
             )
