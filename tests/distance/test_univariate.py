@@ -19,7 +19,7 @@ from dpdq.distance.univariate import (
 )
 from dpdq.errors import DataError, OptionError
 
-WORDS = np.array(["a", "an", "the", "of", "in", "to", "drift", "shift", "ratio", "weights", "sample", "law"])
+WORDS = np.array(["a", "the", "of", "in", "to", "drift", "shift", "ratio", "weights", "sample"])
 
 
 def draw(kind, n, rng):
