@@ -169,9 +169,9 @@ def test_exchange_of_the_sides():
 def test_scales_of_the_report():
     rng = np.random.default_rng(0)
     found = estimate_divergences(rng.normal(-60, 1, 4000), rng.normal(60, 1, 4000))
-    assert 0.6 < found["jensen_shannon"].estimate <= np.log(2)
-    assert 0.9 < found["total_variation"].estimate <= 1
-    assert 0.9 < found["squared_hellinger"].estimate <= 1
+    assert 0.6 < found["jensen_shannon"].estimate < np.log(2) + 1e-12
+    assert 0.9 < found["total_variation"].estimate < 1 + 1e-12
+    assert 0.9 < found["squared_hellinger"].estimate < 1 + 1e-12
     assert found["kl"].estimate < 0.5 * np.log(4000) + 1  # cut off by the bounded critic
 
 
@@ -248,9 +248,7 @@ def test_model_matches_brute_force_delta():
     without_q = np.array([plug_in(np.delete(q, i, 0), p) for i in range(150)])
     without_p = np.array([plug_in(q, np.delete(p, i, 0)) for i in range(150)])
     bias = 149 * (without_q.mean() - whole) + 149 * (without_p.mean() - whole)
-    variance = 149 / 150 * sum(
-        ((part - part.mean()) ** 2).sum() for part in (without_q, without_p)
-    )
+    variance = 149 / 150 * sum(((part - part.mean()) ** 2).sum() for part in (without_q, without_p))
     assert whole - full["kl"].estimate == pytest.approx(bias, rel=0.15)
     assert full["kl"].standard_error == pytest.approx(np.sqrt(variance), rel=0.1)
 

@@ -63,9 +63,7 @@ def test_covariance_matches_the_spread_of_fits():
     """200 draws: a ratio of variances strays by 10 %; 0.6 to 1.6 leaves 4 standard errors."""
     fits = [LogisticRatio(ridge=1e-6).fit(*pair(400, 250, 2, 0.8, seed)) for seed in range(200)]
     slopes = np.array([fit.coef_ for fit in fits])
-    stated = np.mean(
-        [np.diag(fit.covariance_)[1:] / fit._scale**2 for fit in fits], axis=0
-    )
+    stated = np.mean([np.diag(fit.covariance_)[1:] / fit._scale**2 for fit in fits], axis=0)
     assert (stated / slopes.var(axis=0) > 0.6).all()
     assert (stated / slopes.var(axis=0) < 1.6).all()
 

@@ -188,8 +188,8 @@ def test_refusals():
         fitted.fit({"x": q}, {"x": p}, folds, np.zeros(20, dtype=int))
     with pytest.raises(DataError, match="folds_q has dtype float64"):
         fitted.fit({"x": q}, {"x": p}, folds / 2, folds)
+    everyone = np.ones((20, 4), dtype=bool)
     with pytest.raises(DataError, match="training_masks of q has dtype bool and shape"):
-        everyone = np.ones((20, 4), dtype=bool)
         fitted.fit({"x": q}, {"x": p}, folds, folds, training_masks=(everyone, everyone))
     with pytest.raises(OptionError, match="candidates is empty"):
         CrossFittedRatio({}).fit({"x": q}, {"x": p}, folds, folds)

@@ -37,6 +37,7 @@ from scipy.special import expit, ndtri
 
 from dpdq.divergences import Divergence, divergence
 from dpdq.errors import DataError, OptionError
+from dpdq.ratio._common import unit_numbers
 from dpdq.ratio.logistic import LogisticRatio
 from dpdq.results import Estimate
 
@@ -162,13 +163,14 @@ def estimate_divergences(
 
     found: dict[str, DivergenceEstimate] = {}
     for name in REPORTED:
-        member = divergence(name)
+        member = divergence(name).standard()  # exactly 0 at r = 1; J does not change
+        scale = divergence(name).scale_to_report
         bound = clip if clip is not None else (half / 1.5 if name == "pearson_chi2" else half)
         value, error = _variational(
             member, np.clip(log_q, -bound, bound), np.clip(log_p, -bound, bound),
             share_q, share_p, groups,
         )  # fmt: skip
-        value, error = value * member.scale_to_report, error * member.scale_to_report
+        value, error = value * scale, error * scale
         found[name] = DivergenceEstimate(
             estimate=value,
             low=max(0.0, value - z * error),
@@ -186,9 +188,7 @@ def estimate_divergences(
                 found[name] = dataclasses.replace(own, reason=lent.reason)
                 continue
             high = max(lent.high, own.estimate or 0.0)
-            found[name] = dataclasses.replace(
-                own, high=high, reason="", assumption=lent.assumption
-            )
+            found[name] = dataclasses.replace(own, high=high, reason="", assumption=lent.assumption)
     return found
 
 
@@ -393,9 +393,7 @@ class _LinearModel:
             cross += float(share[side] @ (rows - self.own[side] @ mean))
         if self.groups is not None:
             influence = np.bincount(self.groups, weights=influence)
-        bias = (
-            gradient @ self.second + float(share @ (second * self.quadratic)) + 2 * cross
-        ) / 2
+        bias = (gradient @ self.second + float(share @ (second * self.quadratic)) + 2 * cross) / 2
         bend = (x.T * (share * second)) @ x @ self.covariance
         variance = influence @ influence + np.einsum("ij,ji->", bend, bend) / 2
         return float(share @ phi), float(bias), float(np.sqrt(max(variance, 0.0)))
@@ -432,24 +430,7 @@ def _shares(weights: object, n: int, side: str) -> Array:
 
 
 def _groups(units_q: object, units_p: object, n_q: int, n_p: int) -> Array | None:
-    """Numbers 0, 1, ... of the units over both sides, or None where every row is its own."""
+    """Numbers of the units over both sides, or None where every row is its own."""
     if units_q is None and units_p is None:
         return None
-    sides = []
-    for side, units, n in (("q", units_q, n_q), ("p", units_p, n_p)):
-        if units is None:
-            sides.append(None)
-            continue
-        labels = np.asarray(units)
-        if labels.shape != (n,):
-            raise DataError(f"units_{side} has shape {labels.shape}; expected ({n},), one a row")
-        sides.append(labels)
-    left, right = sides
-    if left is not None and right is not None:
-        return np.unique(np.concatenate([left, right]), return_inverse=True)[1]
-    # One side has labels: the rows of the other are units of their own, numbered after them.
-    if left is not None:
-        numbers = np.unique(left, return_inverse=True)[1]
-        return np.concatenate([numbers, numbers.max() + 1 + np.arange(n_p)])
-    numbers = np.unique(right, return_inverse=True)[1]
-    return np.concatenate([numbers.max() + 1 + np.arange(n_q), numbers])
+    return unit_numbers(units_q, units_p, n_q, n_p)

@@ -9,6 +9,7 @@ checks and work happen in ``fit``. An estimator is written by giving the two met
 from __future__ import annotations
 
 import abc
+import copy
 import inspect
 from typing import Any, Self
 
@@ -39,8 +40,9 @@ class RatioEstimator(abc.ABC):
     # ------------------------------------------------------------- parameters
     @classmethod
     def _parameter_names(cls) -> list[str]:
-        signature = inspect.signature(cls.__init__)
-        return [name for name in signature.parameters if name != "self"]
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        return [each.name for each in parameters if each.name != "self" and each.kind in named]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name; those of a nested estimator as ``outer__inner``."""
@@ -87,7 +89,7 @@ class RatioEstimator(abc.ABC):
             if shown != repr(default):
                 changed.append(f"{name}={shown if len(shown) < 70 else type(value).__name__}")
         text = f"{type(self).__name__}({', '.join(changed)})"
-        if hasattr(self, "n_features_in_"):
+        if "n_features_in_" in vars(self):
             text += (
                 f", fitted: log dP/dQ from {self.n_q_:,} rows of q and {self.n_p_:,} rows of p, "
                 f"{self.n_features_in_:,} features"
@@ -164,7 +166,7 @@ class RatioEstimator(abc.ABC):
         DataError
             Another width than in ``fit``, or non-finite values.
         """
-        if not hasattr(self, "n_features_in_"):
+        if "n_features_in_" not in vars(self):
             raise NotFittedError(
                 f"{type(self).__name__} is not fitted; call fit(q, p) before log_ratio"
             )
@@ -180,13 +182,13 @@ class RatioEstimator(abc.ABC):
 
     @abc.abstractmethod
     def _log_ratio(self, x: Array) -> Array:
-        """log r at checked rows."""
+        """Return log r at checked rows."""
 
 
 def clone_estimator(estimator: RatioEstimator) -> RatioEstimator:
-    """An unfitted copy with the same parameters."""
+    """An unfitted copy with copies of the same parameters.
+
+    A random generator is copied too, so that clones fitted side by side draw alike.
+    """
     params = estimator.get_params(deep=False)
-    for name, value in params.items():
-        if isinstance(value, RatioEstimator):
-            params[name] = clone_estimator(value)
-    return type(estimator)(**params)
+    return type(estimator)(**{name: copy.deepcopy(value) for name, value in params.items()})

@@ -27,6 +27,7 @@ __all__ = [
     "fit_affine",
     "logistic_losses",
     "softplus",
+    "unit_numbers",
     "validation_split",
 ]
 
@@ -92,9 +93,7 @@ def content_hash(x: Array, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint64]
     return mix64(total)
 
 
-def content_folds(
-    q: Array, p: Array, n_folds: int, seed: int = 0
-) -> tuple[Array, Array]:
+def content_folds(q: Array, p: Array, n_folds: int, seed: int = 0) -> tuple[Array, Array]:
     """Fold numbers by content, balanced in size; equal rows share a fold on both sides."""
     hashes = np.concatenate([content_hash(q, seed), content_hash(p, seed)])
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
@@ -177,3 +176,26 @@ def fit_affine(
     if slope < 0:
         intercept, slope = 0.0, 0.0
     return intercept, slope
+
+
+def unit_numbers(units_q: object, units_p: object, n_q: int, n_p: int) -> Array:
+    """Numbers 0, 1, ... of the units that rows belong to, q first; a label counts on both sides.
+
+    Rows of a side without labels are units of their own.
+    """
+    sides: list[Array | None] = []
+    for side, units, n in (("q", units_q, n_q), ("p", units_p, n_p)):
+        labels = None if units is None else np.asarray(units)
+        if labels is not None and labels.shape != (n,):
+            raise DataError(f"units_{side} has shape {labels.shape}; expected ({n},), one a row")
+        sides.append(labels)
+    left, right = sides
+    if left is not None and right is not None:
+        return np.unique(np.concatenate([left, right]), return_inverse=True)[1]
+    if left is not None:
+        numbers = np.unique(left, return_inverse=True)[1]
+        return np.concatenate([numbers, numbers.max() + 1 + np.arange(n_p)])
+    if right is not None:
+        numbers = np.unique(right, return_inverse=True)[1]
+        return np.concatenate([numbers.max() + 1 + np.arange(n_q), numbers])
+    return np.arange(n_q + n_p)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -102,16 +103,17 @@ class GradientBoostingRatio(RatioEstimator):
         categorical = self._check_categorical(q, p)
         seed = child_seed(as_generator(self.random_state))
         split = validation_split(q, p, self.validation_fraction, seed)
-        self.model_ = HistGradientBoostingClassifier(
-            max_iter=self.max_iter if split else min(20, self.max_iter),
-            learning_rate=self.learning_rate,
-            max_leaf_nodes=self.max_leaf_nodes,
-            min_samples_leaf=self.min_samples_leaf,
-            early_stopping=split is not None,
-            n_iter_no_change=8,
-            categorical_features=categorical,
-            random_state=seed,
-        )
+        settings: dict[str, Any] = {
+            "max_iter": self.max_iter if split else min(20, self.max_iter),
+            "learning_rate": self.learning_rate,
+            "max_leaf_nodes": self.max_leaf_nodes,
+            "min_samples_leaf": self.min_samples_leaf,
+            "early_stopping": split is not None,
+            "n_iter_no_change": 8,
+            "categorical_features": categorical,
+            "random_state": seed,
+        }
+        self.model_ = HistGradientBoostingClassifier(**settings)
         if split is None:
             x, y, w = _stack(q, p, weights_q, weights_p)
             self.model_.fit(x, y, sample_weight=w)

@@ -129,7 +129,7 @@ class ClassifierRatio(RatioEstimator):
                 f"{type(self.estimator).__name__} has no predict_proba; give a probabilistic "
                 "classifier, for example by sklearn.calibration.CalibratedClassifierCV"
             )
-        model = clone(self.estimator)
+        model: Any = clone(self.estimator)
         if model.get_params().get("random_state", 0) is None:
             model.set_params(random_state=seed)
         return model

@@ -34,7 +34,7 @@ __all__ = ["ULSIF", "leave_one_out_scores"]
 
 _BLOCK = 65_536
 _AUTO_BANDWIDTHS = np.geomspace(0.15, 3.0, 8)  # times the median distance between centres
-_AUTO_RIDGES = np.concatenate([np.geomspace(1e-4, 10.0, 9), [1e3]])
+_AUTO_RIDGES = np.concatenate([np.geomspace(1e-5, 10.0, 9), [1e3]])
 
 
 class ULSIF(RatioEstimator):
@@ -56,7 +56,7 @@ class ULSIF(RatioEstimator):
         sigma to try, in units of the standardised columns; ``"auto"`` is 8 values from 0.15 to 3
         times the median distance between centres.
     ridges
-        Penalties to try; ``"auto"`` is 10 values from 1e-4 to 1e3.
+        Penalties to try; ``"auto"`` is 10 values from 1e-5 to 1e3.
     offset
         c: the ratio that the penalty pulls to. 0 gives the published estimator.
     floor
@@ -297,7 +297,7 @@ def leave_one_out_scores(
 def _weighted_terms(
     rotated: Array, values: Array, ridges: Array, share: Array, b_p: Array, b_q: Array
 ) -> tuple[Array, Array, Array]:
-    """k'B h_p, k'B h_q and k'B k where the ridge of the left-out problem differs by row."""
+    """Terms k'B h_p, k'B h_q and k'B k where the left-out problem's ridge differs by row."""
     out = np.empty((3, len(rotated), len(ridges)))
     for b, ridge in enumerate(ridges):
         for block in _blocks(len(rotated), 4096):

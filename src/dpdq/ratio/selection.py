@@ -20,7 +20,6 @@ near zero for a calibrated model, and far from zero where q hardly meets p.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from dpdq.ratio._common import (
     as_weights,
     content_folds,
     logistic_losses,
+    unit_numbers,
 )
 
 __all__ = ["CONSTANT", "CrossFittedRatio", "select_ratio"]
@@ -432,19 +432,9 @@ def _loss_with_error(
     influence_q, influence_p = share_q * (loss_q - mean_q), share_p * (loss_p - mean_p)
     influence = np.concatenate([influence_q, influence_p])
     if units_q is not None or units_p is not None:
-        labels = np.concatenate([_labels(units_q, len(loss_q), "q"), _labels(units_p, len(loss_p), "p")])
-        _, groups = np.unique(labels, return_inverse=True)
+        groups = unit_numbers(units_q, units_p, len(loss_q), len(loss_p))
         influence = np.bincount(groups, weights=influence)
     return float(mean_q / 2 + mean_p / 2), float(np.sqrt(influence @ influence))
-
-
-def _labels(units: object, n: int, side: str) -> Any:  # noqa: ANN401 - labels of any type
-    if units is None:
-        return np.array([f"row {i} of {side}" for i in range(n)])
-    labels = np.asarray(units)
-    if labels.shape != (n,):
-        raise DataError(f"units_{side} has shape {labels.shape}; expected ({n},)")
-    return labels.astype(str)
 
 
 def _why(winner: str, losses: Mapping[str, Mapping[str, float]]) -> str:
