@@ -30,8 +30,10 @@ from __future__ import annotations
 import abc
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -51,6 +53,7 @@ __all__ = [
     "kernel_sums",
     "map_tiles",
     "median_heuristic",
+    "one_blas_thread",
     "standard_points",
     "symmetric_tiles",
 ]
@@ -158,12 +161,34 @@ def symmetric_tiles(n: int, size: int = TILE) -> Iterator[tuple[slice, slice]]:
             yield slice(start, min(start + size, n)), slice(other, min(other + size, n))
 
 
+_held = threading.local()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold the linear algebra library to one thread, until the block ends.
+
+    Small products on crowded cores are tens of times slower otherwise. Blocks may be nested; only
+    the outermost one of a thread of Python has work to do.
+    """
+    if getattr(_held, "yes", False):
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    _held.yes = True
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
+    finally:
+        _held.yes = False
+
+
 def map_tiles(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
     """Do one piece of work an item on all cores, and hand the results back in order.
 
-    Threads of Python share out the items while the linear algebra library is held to one thread:
-    small products on crowded cores are tens of times slower otherwise. What is computed does not
-    depend on the number of cores.
+    Threads of Python share out the items while the linear algebra library is held to one thread.
+    What is computed does not depend on the number of cores.
 
     Parameters
     ----------
@@ -177,10 +202,8 @@ def map_tiles(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Itera
     object
         What ``work`` returned, in the order of ``items``.
     """
-    from threadpoolctl import threadpool_limits
-
     n_threads = min(_n_cores(), len(items))
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         if n_threads < 2:
             yield from map(work, items)
             return

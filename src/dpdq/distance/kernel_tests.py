@@ -53,6 +53,7 @@ from dpdq.kernels import (
     check_points,
     kernel_sums,
     median_heuristic,
+    one_blas_thread,
     standard_points,
 )
 from dpdq.results import Estimate, TestResult
@@ -312,10 +313,11 @@ def mmd_test(
 
     z_h is the unbiased squared MMD of the Gaussian kernel with bandwidth h, in units of its
     standard deviation under permutation (s_h is the root mean square of the centred pooled kernel
-    matrix), and T is a soft maximum over bandwidths, as in MMD-FUSE. Two things differ from the
-    paper: the normaliser is centred, so that wide kernels, which see shifts of location, are not
-    held down by their mean; and the maximum is sharper. Permutations move whole blocks of rows,
-    so that their number costs next to nothing.
+    matrix; with units, mean and standard deviation over all arrangements take its place), and T is
+    a soft maximum over bandwidths, as in MMD-FUSE. Two things differ from the paper: the
+    normaliser is centred, so that wide kernels, which see shifts of location, are not held down by
+    their mean; and the maximum is sharper. Permutations move whole blocks of rows, so that their
+    number costs next to nothing.
 
     The p-value is exact at every size and dimension: P(p <= alpha) <= alpha under q = p. It
     assumes that rows (or the given units) are drawn independently; rows that come in groups or in
@@ -386,7 +388,22 @@ def mmd_test(
     q, p = _check_sides(q, p)
     if method == "auto":
         method = "aggregated" if len(q) + len(p) <= EXACT_ROWS else "random_features"
-    rng = as_generator(random_state)
+    with one_blas_thread():
+        return _mmd_test(
+            q, p, method, n_permutations, bandwidths, units_q, units_p, as_generator(random_state)
+        )
+
+
+def _mmd_test(
+    q: np.ndarray,
+    p: np.ndarray,
+    method: str,
+    n_permutations: int,
+    bandwidths: float | Sequence[float] | None,
+    units_q: np.ndarray | None,
+    units_p: np.ndarray | None,
+    rng: np.random.Generator,
+) -> TestResult:
     points, scale = standard_points(np.vstack([q, p]))
     design = permutation_design(
         len(q), len(p), n_permutations=n_permutations, units_q=units_q, units_p=units_p, rng=rng
@@ -408,18 +425,16 @@ def mmd_test(
         parts.append((part, block_sums(points, part, kernel, dtype=dtype)))
     else:
         parts.append((design, block_sums(points, design, kernel, dtype=dtype)))
-    standardised = np.vstack([_standardised(sums, part.labels) for part, sums in parts])
+    standardised = np.vstack([_standardised(sums, part) for part, sums in parts])
     statistics = _soft_maximum(standardised)
     pvalue = permutation_pvalue(statistics, tolerance=1e-9 if dtype is np.float64 else 1e-6)
 
     nearest = int(np.argmin(np.abs(np.log(np.asarray(kernel.bandwidths) / median))))
     own = [h * scale for h in kernel.bandwidths]
     effect, detectable = _block_effect(parts[0][1], design, nearest)
-    statistic = float(statistics[0])
-    if len(standardised) == 1 and effect.estimate is not None:
-        statistic = effect.estimate
+    alone = len(standardised) == 1 and effect.estimate is not None
     return TestResult(
-        statistic=statistic,
+        statistic=float(effect.estimate or 0.0) if alone else float(statistics[0]),
         pvalue=pvalue,
         method=f"{method.replace('_', ' ')} MMD, permutation of {_plural(design.unit)}",
         n_q=len(q),
@@ -472,15 +487,23 @@ def _rows_per_block(sizes: np.ndarray, total: int) -> int:
     return low
 
 
-def _standardised(sums: BlockSums, labels: np.ndarray) -> np.ndarray:
-    """Squared MMDs in units of their standard deviation under permutation."""
-    deviation = sums.null_deviation()
-    n_q = labels @ sums.sizes.astype(np.float64)
+def _standardised(sums: BlockSums, design: PermutationDesign) -> np.ndarray:
+    """Squared MMDs in units of their standard deviation under permutation.
+
+    For rows that is known; for units, whose rows hang together, it is taken from all arrangements,
+    the observed one among them, so that none is treated differently.
+    """
+    n_q = design.labels @ sums.sizes.astype(np.float64)
     n_p = float(sums.sizes.sum()) - n_q
-    unit = math.sqrt(2.0) * (1.0 / n_q + 1.0 / n_p) * deviation[:, None]
-    squared = squared_mmd(sums, labels)
+    values = squared_mmd(sums, design.labels) / (math.sqrt(2.0) * (1.0 / n_q + 1.0 / n_p))
+    if design.by_unit:
+        values -= values.mean(axis=1, keepdims=True)
+        deviation = values.std(axis=1)
+    else:
+        deviation = sums.null_deviation()
     # A kernel that is constant over the data tells nothing.
-    return np.divide(squared, unit, out=np.zeros_like(squared), where=unit > 1e-12)
+    deviation = np.where(deviation > 1e-12, deviation, np.inf)
+    return values / deviation[:, None]
 
 
 def _soft_maximum(standardised: np.ndarray) -> np.ndarray:
@@ -505,9 +528,16 @@ def _block_effect(
     sizes = sums.sizes.astype(np.float64)
     n = np.array([label @ sizes, (1.0 - label) @ sizes])
     one = BlockSums(sums.sums[k : k + 1], sums.sizes, sums.diagonal)
-    value = float(squared_mmd(one, label[None])[0, 0])
-    deviation = math.sqrt(2.0) * float((1.0 / n).sum()) * float(one.null_deviation()[0])
+    if design.by_unit:
+        values = squared_mmd(one, design.labels)[0]
+        deviation = float(values.std())
+    else:
+        values = squared_mmd(one, design.labels[:1])[0]
+        deviation = math.sqrt(2.0) * float((1.0 / n).sum()) * float(one.null_deviation()[0])
+    value = float(values[0])
     detectable = (NormalDist().inv_cdf(0.95) + NormalDist().inv_cdf(0.8)) * deviation
+    if design.paired:
+        return Estimate(value, reason="no interval where units stand on both sides"), detectable
     moves = design.labels.min(axis=0) < design.labels.max(axis=0)
     variance = 0.0
     for side, own in ((label > 0.5, 0), (label < 0.5, 1)):
@@ -590,10 +620,11 @@ def energy_test(
         len(q), len(p), n_permutations=n_permutations, units_q=units_q, units_p=units_p, rng=rng
     )
     dtype = np.float64 if len(points) <= FLOAT64_ROWS else np.float32
-    sums = block_sums(points, design, EnergyKernel(), dtype=dtype)
-    statistics = _standardised(sums, design.labels)[0]
+    with one_blas_thread():
+        sums = block_sums(points, design, EnergyKernel(), dtype=dtype)
+        statistics = _standardised(sums, design)[0]
+        effect, detectable = _block_effect(sums, design, 0)
     pvalue = permutation_pvalue(statistics, tolerance=1e-9 if dtype is np.float64 else 1e-6)
-    effect, detectable = _block_effect(sums, design, 0)
     return TestResult(
         statistic=scale * float(effect.estimate or 0.0),
         pvalue=pvalue,

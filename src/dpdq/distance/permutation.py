@@ -68,6 +68,8 @@ class PermutationDesign:
         Logarithm of the number of distinct arrangements of labels.
     unit
         What is permuted: ``"row"``, ``"block of rows"``, ``"unit"`` or ``"block of units"``.
+    paired
+        Whether some units stand on both sides.
     """
 
     order: np.ndarray
@@ -75,6 +77,7 @@ class PermutationDesign:
     labels: np.ndarray
     log_arrangements: float
     unit: str
+    paired: bool = False
 
     @property
     def sizes(self) -> np.ndarray:
@@ -85,6 +88,11 @@ class PermutationDesign:
     def smallest_pvalue(self) -> float:
         """The smallest p-value that these blocks and this many permutations can give."""
         return max(1.0 / len(self.labels), math.exp(-min(self.log_arrangements, 700.0)))
+
+    @property
+    def by_unit(self) -> bool:
+        """Whether units, not rows, are exchangeable."""
+        return "unit" in self.unit
 
     def part(self, rows_per_block: int) -> PermutationDesign:
         """The same permutations on at most so many rows of each block."""
@@ -191,6 +199,7 @@ def permutation_design(
         unit=("" if max(each, each_pair) == 1 else "block of ")
         + ("row" if units_q is None else "unit")
         + ("" if max(each, each_pair) == 1 else "s"),
+        paired=n_pairs > 0,
     )
 
 
