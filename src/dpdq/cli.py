@@ -7,6 +7,7 @@ done, and one sentence on standard error says why (``--debug`` shows the traceba
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
 import json
 import signal
 import sys
@@ -71,6 +72,14 @@ def _one_sentence(*, debug: bool) -> Iterator[None]:
 def _fail(sentence: str) -> None:
     sys.stderr.write("dpdq: " + " ".join(sentence.split()) + "\n")
     raise typer.Exit(2)
+
+
+class _NoPandas(importlib.abc.MetaPathFinder):
+    """Keeps Arrow from importing pandas, half a second, only to ask whether a value is of it."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("a quick comparison of files meets no pandas", name=name)
 
 
 def _check_folder(out: Path) -> None:
@@ -266,6 +275,8 @@ def demo(
 
 def main() -> None:
     """Entry point of the ``dpdq`` command."""
+    if "--quick" in sys.argv:
+        sys.meta_path.insert(0, _NoPandas())
     app()
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from dpdq.comparison.sides import Plan, Side
-from dpdq.data.schema import level_changes
+from dpdq.data import level_changes
 from dpdq.distance import false_discovery_rate
 from dpdq.distance.univariate import ColumnResult, compare_column
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["columns_part", "compare_columns", "schema_part"]
 
 _LISTED_LEVELS = 20
+pc: Any = pyarrow.compute  # its functions are made at run time, unknown to type checkers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +124,8 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int]:
 def columns_part(found: list[ColumnFound], tolerance: float) -> list[dict[str, Any]]:
     """Rank the columns by effect and adjust their p-values for the number of columns.
 
-    A column has shifted where its adjusted p-value is at most 0.05 and the lower end of its PSI
-    lies above the tolerance.
+    A column has shifted where its adjusted p-value is at most 0.05 and, if some PSI is tolerated,
+    the lower end of its PSI lies above that.
     """
     rows = [item.result.to_dict() for item in found]
     adjusted = false_discovery_rate([row["pvalue"] for row in rows])
@@ -134,8 +135,7 @@ def columns_part(found: list[ColumnFound], tolerance: float) -> list[dict[str, A
         row["shifted"] = bool(
             row["pvalue_adjusted"] is not None
             and row["pvalue_adjusted"] <= 0.05
-            and low is not None
-            and low > tolerance
+            and (tolerance == 0 or (low is not None and low > tolerance))
         )
 
     def rank(row: dict[str, Any]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,13 +38,13 @@ def demo_tables() -> tuple[pa.Table, pa.Table]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    bunch = load_diabetes(scaled=False)
+    bunch: Any = load_diabetes(scaled=False)
     names = list(bunch.feature_names)
     X, y = bunch.data, bunch.target
     old = X[:, names.index("age")] >= 50
     kept = [names.index(name) for name in names if name != "age"]
     model = make_pipeline(StandardScaler(), Ridge(1.0))
-    predicted = np.empty(len(y))
+    predicted: Any = np.empty(len(y))
     predicted[~old] = cross_val_predict(model, X[~old][:, kept], y[~old], cv=5)
     predicted[old] = model.fit(X[~old][:, kept], y[~old]).predict(X[old][:, kept])
     readable = {

@@ -21,8 +21,7 @@ import numpy as np
 from dpdq._random import mix64
 from dpdq._threads import parallel_map
 from dpdq.comparison.sides import Side
-from dpdq.data import Column, Features, assign_folds
-from dpdq.data.folds import ExclusionMask
+from dpdq.data import Column, ExclusionMask, Features, assign_folds
 from dpdq.engine import run
 from dpdq.errors import DataError
 from dpdq.passes import BLOCK_ROWS, Pass

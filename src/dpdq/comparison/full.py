@@ -18,7 +18,7 @@ from dpdq.comparison.estimation import (
 )
 from dpdq.comparison.labels_part import labels_parts
 from dpdq.comparison.verdict import verdict
-from dpdq.data.folds import units_for_tests
+from dpdq.data import units_for_tests
 from dpdq.weights import Weights
 
 if TYPE_CHECKING:

@@ -20,9 +20,7 @@ from dpdq.comparison.progress import Steps
 from dpdq.comparison.result import SCHEMA_VERSION, Comparison
 from dpdq.comparison.sides import Side, open_sides, plan_columns, scan_both
 from dpdq.comparison.verdict import verdict
-from dpdq.data import infer_columns, open_source
-from dpdq.data.hashing import common_rows
-from dpdq.data.sampling import bottom_k_rows
+from dpdq.data import bottom_k_rows, common_rows, infer_columns, open_source, units_for_tests
 from dpdq.errors import DataError
 
 if TYPE_CHECKING:
@@ -269,8 +267,6 @@ class _Job:
         return columns, tables[0], tables[1]
 
     def _units(self) -> tuple[np.ndarray, np.ndarray] | None:
-        from dpdq.data.folds import units_for_tests
-
         return units_for_tests(
             group_q=self.q.group, group_p=self.p.group, time_q=self.q.time, time_p=self.p.time
         )
