@@ -2,7 +2,7 @@
 
 python bench/ratio.py speed      cross-fits of 16,000 + 16,000 x 20, uLSIF's 13 x 13 grid, scoring
 python bench/ratio.py accuracy   log-ratio error on Gaussian shifts in 1, 5, 20 dimensions
-python bench/ratio.py coverage   500 draws a cell; its output is bench/output/divergence_coverage.txt
+python bench/ratio.py coverage   500 draws a cell; output in bench/output/divergence_coverage.txt
 
 Import time is excluded. "cpu" is the process's own time over all threads, which says more than
 the wall clock on a busy machine.
@@ -176,9 +176,7 @@ def coverage(draws=500):
                     width += high - low
                     given += 1
                 if not given:
-                    print(
-                        f"{n:6d}{m:6d}{dimensions:6d}{distance:10.2f}  refused: too few rows overlap"
-                    )
+                    print(f"{n:6d}{m:6d}{dimensions:6d}{distance:10.2f}  refused: too few overlap")
                     continue
                 print_row(n, m, dimensions, distance, held / given)
                 print_row(n, m, dimensions, distance, width / given)

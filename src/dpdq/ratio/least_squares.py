@@ -235,15 +235,15 @@ def leave_one_out_scores(
     ndarray of shape (len(bandwidths), len(ridges))
         The smaller the better; the constant ratio 1 has -1/2.
 
-    References
-    ----------
-    .. [Kanamori2009] A Least-squares Approach to Direct Importance Estimation. Kanamori, 2009,
-       JMLR 10.
-
     Notes
     -----
     Cost: O(s (n m² + m³)) time, O(n m) memory.
     Held by: tests/ratio/test_least_squares.py::test_leave_one_out_equals_brute_force
+
+    References
+    ----------
+    .. [Kanamori2009] A Least-squares Approach to Direct Importance Estimation. Kanamori, 2009,
+       JMLR 10.
 
     Examples
     --------
