@@ -145,6 +145,16 @@ def test_three_classes():
     assert same.sentence.startswith("No change of P(Y|X) was found")
 
 
+def test_rare_classes():
+    rng = np.random.default_rng(10)
+    x = rng.normal(size=(2, 200, 1))
+    y = rng.integers(0, 15, (2, 200)).astype(str)
+    y[0, :3], y[1, 0] = "once", "only"
+    found = concept_shift(x[0], y[0], x[1], y[1])
+    assert 0 <= found.pvalue <= 1
+    assert "percentage points" in found.effect.measure
+
+
 def test_no_overlap_is_said():
     rng = np.random.default_rng(8)
     x_q, x_p = rng.normal(size=(300, 1)), rng.normal(size=(300, 1)) + 30
