@@ -53,7 +53,7 @@ def one_thread() -> Iterator[None]:
     """Small products and boosting on one thread.
 
     Their many short parallel loops wait for each other on crowded cores, tens of times longer than
-    the work takes, and gain little on idle ones.
+    the work takes, and gain little on idle ones. Only libraries that are loaded before are bound.
     """
     from threadpoolctl import threadpool_limits
 

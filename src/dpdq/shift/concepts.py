@@ -163,7 +163,7 @@ def concept_shift(
 
     Notes
     -----
-    Cost: O(n d) time a tree; about fifteen boosted models of up to 200 trees on max_rows rows a side.
+    Cost: O(n d) time a tree; fifteen boosted models of up to 200 trees on max_rows rows a side.
     Held by: tests/shift/test_concepts.py::test_level_under_covariate_shift
 
     References
@@ -221,6 +221,9 @@ def concept_shift(
         log_ratio = np.concatenate([given[0][rows_q], given[1][rows_p]])
         side = special.expit(log_ratio + np.log(len(rows_p) / len(rows_q)))
     models = _Models(regressor, categorical, child_seed(rng))
+    if regressor is None:
+        import sklearn.ensemble  # noqa: F401 - one_thread binds the libraries loaded before it
+
     with one_thread():
         return _judge(pool, models, side, label, clustered)
 
