@@ -457,9 +457,7 @@ def _pair_distances(points: np.ndarray, metric: Metric) -> np.ndarray:
     return found if len(found) else np.ones(1)
 
 
-def median_heuristic(
-    x: np.ndarray, *, metric: Metric = "euclidean", max_rows: int = 1000
-) -> float:
+def median_heuristic(x: np.ndarray, *, metric: Metric = "euclidean", max_rows: int = 1000) -> float:
     """The median distance between different points: the usual single bandwidth.
 
         h = median_{i < j} d(x_i, x_j)   over pairs at positive distance

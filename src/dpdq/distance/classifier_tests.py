@@ -124,9 +124,7 @@ def classifier_test(
         raise OptionError("units_q and units_p go together; give both or neither")
     for side, units, points in (("q", units_q, q), ("p", units_p, p)):
         if units is not None and np.shape(units) != (len(points),):
-            raise DataError(
-                f"units_{side} has shape {np.shape(units)}; expected ({len(points)},)"
-            )
+            raise DataError(f"units_{side} has shape {np.shape(units)}; expected ({len(points)},)")
     rng = as_generator(random_state)
     if method == "permutation":
         if units_q is not None or units_p is not None:
@@ -183,7 +181,7 @@ def _split_test(
         held = [np.sort(rng.permutation(n)[: n // 2]) for n in (len(q), len(p))]
     else:
         units = [np.asarray(side).astype(np.uint64) for side in (units_q, units_p)]
-        both = np.intersect1d(*units)
+        both = np.intersect1d(units[0], units[1])
         # Half of the units of each kind; a unit on both sides goes to one half as a whole.
         chosen = [
             rng.permutation(kind)[: len(kind) // 2]
@@ -197,7 +195,10 @@ def _split_test(
             raise DataError(f"too few units: the {what} half holds rows of one side only")
     scores = _scores(
         _boosting() if estimator is None else estimator,
-        points[train], is_p[train], points[test], child_seed(rng),
+        points[train],
+        is_p[train],
+        points[test],
+        child_seed(rng),
     )
     n_q, n_p = len(held[0]), len(held[1])
     design = permutation_design(
