@@ -492,7 +492,8 @@ def median_heuristic(x: np.ndarray, *, metric: Metric = "euclidean", max_rows: i
     points = check_points(x, "x")
     if len(points) > max_rows:
         points = points[np.linspace(0, len(points) - 1, max_rows).astype(np.int64)]
-    return float(np.median(_pair_distances(points, metric)))
+    points, scale = standard_points(points, limit=1e150)
+    return scale * float(np.median(_pair_distances(points, metric)))
 
 
 def bandwidth_grid(

@@ -94,6 +94,17 @@ def test_unbiased_estimates_may_be_negative_and_average_zero():
     assert abs(np.mean(values)) < 6 * np.std(values) / np.sqrt(200)
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_extreme_scales_are_no_trouble(scale):
+    rng = np.random.default_rng(7)
+    q, p = normal(rng, 30, 2), normal(rng, 20, 2) + 1
+    for kernel in ("gaussian", "laplace"):
+        found = mmd(scale * q, scale * p, kernel=kernel)
+        assert found.estimate == pytest.approx(mmd(q, p, kernel=kernel).estimate)
+    found = energy_distance(scale * q, scale * p)
+    assert found.estimate == pytest.approx(scale * energy_distance(q, p).estimate)
+
+
 def test_wrong_input_is_refused():
     q = np.zeros((5, 2))
     with pytest.raises(DataError, match="q has 2 features and p has 3"):

@@ -286,9 +286,11 @@ def test_single_rows_as_units_give_the_row_test():
 def test_units_with_every_kind(kind):
     rng = np.random.default_rng(29)
     q, p = draw(kind, 60, rng), draw(kind, 60, rng)
-    p = pa.concat_arrays([pa.array(p).slice(0, 50), pa.nulls(10, pa.array(p).type)]) if (
-        kind != "embedding"
-    ) else p
+    p = (
+        pa.concat_arrays([pa.array(p).slice(0, 50), pa.nulls(10, pa.array(p).type)])
+        if (kind != "embedding")
+        else p
+    )
     units = np.arange(60) // 6
     found = compare_column(q, p, kind, units_q=units, units_p=units + 5, n_permutations=99)
     assert 0 < found.pvalue <= 1

@@ -11,8 +11,13 @@ import pytest
 
 def find_chromium() -> str | None:
     named = os.environ.get("DPDQ_CHROMIUM")
-    for path in (named, "/usr/bin/chromium", shutil.which("chromium"),
-                 shutil.which("chromium-browser"), shutil.which("google-chrome")):
+    for path in (
+        named,
+        "/usr/bin/chromium",
+        shutil.which("chromium"),
+        shutil.which("chromium-browser"),
+        shutil.which("google-chrome"),
+    ):
         if path and Path(path).exists():
             return path
     return None
@@ -31,9 +36,15 @@ def browser():
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
             executable_path=path,
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                  "--disable-background-networking", "--disable-component-update",
-                  "--disable-sync"],
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
         )
         yield started
         started.close()

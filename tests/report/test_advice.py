@@ -35,8 +35,16 @@ def test_bad_weights_are_not_recommended():
 
 def test_slice_that_is_only_in_p():
     c = example.full()
-    c["slices"].append({"rule": "sex = X", "share_q": 0.0, "share_p": 0.1, "ratio": None,
-                        "low": 29.7, "high": None})
+    c["slices"].append(
+        {
+            "rule": "sex = X",
+            "share_q": 0.0,
+            "share_p": 0.1,
+            "ratio": None,
+            "low": 29.7,
+            "high": None,
+        }
+    )
     assert "Rows with sex = X are at least 29.7 times as common" in said(c)
 
 
@@ -52,7 +60,8 @@ def test_quick_points_to_the_whole():
 def test_nothing_to_do():
     c = {"verdict": {"shifted": False, "detectable": {"auc": 0.534}}, "ratio": {"estimator": "x"}}
     assert next_steps(c) == [
-        "Nothing has to be done; a difference below AUC 0.534 would have gone unseen."]
+        "Nothing has to be done; a difference below AUC 0.534 would have gone unseen."
+    ]
     c["verdict"]["detectable"] = None
     assert next_steps(c) == ["Nothing has to be done."]
 

@@ -16,9 +16,14 @@ SCHEMES = ("light", "dark")
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
-    cases = {"full": example.full(20), "quick": example.quick(), "refused": example.refused(),
-             "hostile": example.hostile(), "many": example.full(60),
-             "empty": {}}
+    cases = {
+        "full": example.full(20),
+        "quick": example.quick(),
+        "refused": example.refused(),
+        "hostile": example.hostile(),
+        "many": example.full(60),
+        "empty": {},
+    }
     for name, c in cases.items():
         run = None if name in ("quick", "empty") else example.run()
         (folder / f"{name}.html").write_text(render(c, run), encoding="utf-8")
@@ -47,8 +52,13 @@ class Visit:
 
 
 def visit(browser, files, name, width=1600, scheme="light", **options):
-    return Visit(browser, (files / f"{name}.html").as_uri(), color_scheme=scheme,
-                 viewport={"width": width, "height": 900}, **options)
+    return Visit(
+        browser,
+        (files / f"{name}.html").as_uri(),
+        color_scheme=scheme,
+        viewport={"width": width, "height": 900},
+        **options,
+    )
 
 
 OPEN_ALL = "document.querySelectorAll('details').forEach(d => { d.open = true; })"
@@ -130,8 +140,13 @@ def test_hostile_texts_are_shown_and_never_run(browser, files):
         v.page.evaluate(OPEN_ALL)
         v.page.wait_for_timeout(50)
         text = v.page.inner_text(".columns")
-        for name in ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>',
-                     "</style></script></svg><svg onload=aler", "{{ 7 * 7 }}", "(no name)"):
+        for name in (
+            "<script>alert(1)</script>",
+            '"><img src=x onerror=alert(1)>',
+            "</style></script></svg><svg onload=aler",
+            "{{ 7 * 7 }}",
+            "(no name)",
+        ):
             assert name in text, name
         assert v.page.locator("img").count() == 0
         assert v.console == []
@@ -139,8 +154,9 @@ def test_hostile_texts_are_shown_and_never_run(browser, files):
 
 def test_policy_stops_what_is_not_ours(browser, files, tmp_path):
     page = (files / "full.html").read_text(encoding="utf-8")
-    bad = page.replace("</main>", "<script>document.title = 'ran'</script><img src='http://127.0.0.1:9/x'>"
-                       "</main>")
+    bad = page.replace(
+        "</main>", "<script>document.title = 'ran'</script><img src='http://127.0.0.1:9/x'></main>"
+    )
     (tmp_path / "bad.html").write_text(bad, encoding="utf-8")
     with Visit(browser, (tmp_path / "bad.html").as_uri()) as v:
         v.page.wait_for_timeout(100)
@@ -155,11 +171,14 @@ def test_tables_sort(browser, files):
         def names():
             return page.evaluate(
                 "[...document.querySelectorAll('.columns > tbody')]"
-                ".map(b => b.querySelector('summary bdi').textContent)")
+                ".map(b => b.querySelector('summary bdi').textContent)"
+            )
 
         def psi():
-            return page.evaluate("[...document.querySelectorAll('.columns > tbody')]"
-                                 ".map(b => Number(b.rows[0].cells[5].dataset.v))")
+            return page.evaluate(
+                "[...document.querySelectorAll('.columns > tbody')]"
+                ".map(b => Number(b.rows[0].cells[5].dataset.v))"
+            )
 
         ranked = names()
         head = page.locator(".columns thead th", has_text="Column")
@@ -178,12 +197,16 @@ def test_tables_sort(browser, files):
         page.locator(".columns thead th.rank button").click()
         assert names() == ranked
         # the detail row travels with its column
-        assert page.evaluate("[...document.querySelectorAll('.columns > tbody')].every(b =>"
-                             " b.rows.length === 2 && b.rows[1].innerText !== null)")
+        assert page.evaluate(
+            "[...document.querySelectorAll('.columns > tbody')].every(b =>"
+            " b.rows.length === 2 && b.rows[1].innerText !== null)"
+        )
         slices = page.locator("#slices")
         slices.locator("th", has_text="Ratio p to q").locator("button").click()
-        ratios = page.evaluate("[...document.querySelectorAll('#slices tbody tr')]"
-                               ".map(r => Number(r.cells[3].dataset.v))")
+        ratios = page.evaluate(
+            "[...document.querySelectorAll('#slices tbody tr')]"
+            ".map(r => Number(r.cells[3].dataset.v))"
+        )
         assert ratios == sorted(ratios)
         assert v.console == []
 
@@ -199,7 +222,8 @@ def test_missing_numbers_sort_last(browser, tmp_path):
             button.click()
             last = v.page.evaluate(
                 "[...document.querySelectorAll('.columns > tbody')].at(-1)"
-                ".rows[0].cells[5].dataset.v")
+                ".rows[0].cells[5].dataset.v"
+            )
             assert last == ""
 
 
@@ -235,8 +259,13 @@ def test_keyboard_reaches_the_verdict_first(browser, files):
 def test_the_way_a_screen_reader_sees_it(browser, files):
     with visit(browser, files, "full") as v:
         page = v.page
-        for role, least in (("banner", 1), ("navigation", 1), ("main", 1), ("contentinfo", 1),
-                            ("region", 10)):
+        for role, least in (
+            ("banner", 1),
+            ("navigation", 1),
+            ("main", 1),
+            ("contentinfo", 1),
+            ("region", 10),
+        ):
             assert page.get_by_role(role).count() >= least, role
         levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
         assert levels.count(1) == 1
@@ -247,8 +276,9 @@ def test_the_way_a_screen_reader_sees_it(browser, files):
         gauge = page.locator("svg.gauge").aria_snapshot()
         assert "How well a classifier tells q from p" in gauge
         assert "AUC 0.742" in gauge
-        assert page.evaluate("[...document.querySelectorAll('button')].every(b =>"
-                             " b.textContent.trim().length)")
+        assert page.evaluate(
+            "[...document.querySelectorAll('button')].every(b => b.textContent.trim().length)"
+        )
 
 
 def test_without_script_everything_is_there(browser, files):
@@ -263,7 +293,9 @@ def test_links_lead_to_their_parts(browser, files):
     with visit(browser, files, "full") as v:
         v.page.click("nav a[href='#glossary']")
         assert v.page.locator("#glossary").is_visible()
-        broken = v.page.evaluate("[...document.querySelectorAll('nav a')].filter(a =>"
-                                 " !document.querySelector(a.getAttribute('href')))"
-                                 ".map(a => a.textContent)")
+        broken = v.page.evaluate(
+            "[...document.querySelectorAll('nav a')].filter(a =>"
+            " !document.querySelector(a.getAttribute('href')))"
+            ".map(a => a.textContent)"
+        )
         assert broken == []

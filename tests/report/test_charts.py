@@ -9,10 +9,22 @@ import pytest
 
 from dpdq.report import charts
 
-NUMERIC = {"kind": "numeric", "edges": [0, 1, 2, 3, 4], "labels": None,
-           "q": [0.4, 0.3, 0.2, 0.1], "p": [0.1, 0.2, 0.3, 0.4], "q_weighted": [0.1, 0.2, 0.3, 0.4]}
-LEVELS = {"kind": "levels", "edges": None, "labels": ["a", "b"], "q": [0.75, 0.25],
-          "p": [0.5, 0.5], "q_weighted": None}
+NUMERIC = {
+    "kind": "numeric",
+    "edges": [0, 1, 2, 3, 4],
+    "labels": None,
+    "q": [0.4, 0.3, 0.2, 0.1],
+    "p": [0.1, 0.2, 0.3, 0.4],
+    "q_weighted": [0.1, 0.2, 0.3, 0.4],
+}
+LEVELS = {
+    "kind": "levels",
+    "edges": None,
+    "labels": ["a", "b"],
+    "q": [0.75, 0.25],
+    "p": [0.5, 0.5],
+    "q_weighted": None,
+}
 
 
 def tree(svg):
@@ -43,8 +55,17 @@ def test_histogram_says_its_numbers(draw):
 
 
 @pytest.mark.parametrize("draw", [charts.sparkline, charts.histogram])
-@pytest.mark.parametrize("data", [None, {}, {"q": None, "p": None}, {"q": [], "p": []},
-                                  {"q": [0, 0], "p": [0, 0]}, {"q": [None], "p": [None]}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {},
+        {"q": None, "p": None},
+        {"q": [], "p": []},
+        {"q": [0, 0], "p": [0, 0]},
+        {"q": [None], "p": [None]},
+    ],
+)
 def test_nothing_to_draw_is_empty(draw, data):
     assert draw(data, name="x", key="k") == ""
 
@@ -56,7 +77,8 @@ def test_histogram_areas_are_shares():
     assert heights == pytest.approx([h * heights[0] for h in (1, 0.75, 0.5, 0.25)], abs=0.2)
     steps = [float(v) for v in re.findall(r"H([\d.]+)", path)]
     assert [b - a for a, b in zip(steps[:-1], steps[1:], strict=True)] == pytest.approx(
-        [75.5] * 3, abs=0.2)
+        [75.5] * 3, abs=0.2
+    )
     assert base > 0
 
 
@@ -75,8 +97,12 @@ def test_level_bars_are_in_proportion():
 
 def test_many_levels_are_counted_not_drawn():
     n = 40
-    data = {"labels": [f"l{k}" for k in range(n)], "edges": None, "q": [1 / n] * n,
-            "p": [1 / n] * n}
+    data = {
+        "labels": [f"l{k}" for k in range(n)],
+        "edges": None,
+        "q": [1 / n] * n,
+        "p": [1 / n] * n,
+    }
     svg = charts.histogram(data, name="x", key="k")
     assert "and 26 more levels" in "".join(tree(svg).itertext())
     small = charts.histogram(data, name="x", key="k", compact=True)
@@ -104,15 +130,17 @@ def test_bars_of_whole_numbers_bear_their_label():
     assert "q is highest at 0 (40" in desc(charts.histogram(data, name="x", key="k"))
 
 
-@pytest.mark.parametrize("edges", [
-    ["2011-01-01", "2011-02-01", "2011-03-01", "2011-04-01", "2011-05-01"],
-    [1.2938e9 + 2.6e6 * k for k in range(5)],
-    [(1.2938e9 + 2.6e6 * k) * 1e9 for k in range(5)],
-])
+@pytest.mark.parametrize(
+    "edges",
+    [
+        ["2011-01-01", "2011-02-01", "2011-03-01", "2011-04-01", "2011-05-01"],
+        [1.2938e9 + 2.6e6 * k for k in range(5)],
+        [(1.2938e9 + 2.6e6 * k) * 1e9 for k in range(5)],
+    ],
+)
 def test_instants(edges):
     svg = charts.histogram(NUMERIC | {"edges": edges}, name="x", key="k", kind="datetime")
-    assert any(e.text.startswith("2010-12-31") or e.text == "2011-01-01"
-               for e in has(svg, "tick"))
+    assert any(e.text.startswith("2010-12-31") or e.text == "2011-01-01" for e in has(svg, "tick"))
 
 
 def test_gauge():
@@ -157,15 +185,19 @@ def test_forest_bar():
     assert charts.forest_bar(None, limit=4, name="x", key="k") == ""
 
 
-@pytest.mark.parametrize(("ratios", "limit"), [([], 2), ([1.1], 2), ([0.2, 3], 8), ([None, 5], 8),
-                                               ([0, -1, 1e-30], 4096)])
+@pytest.mark.parametrize(
+    ("ratios", "limit"),
+    [([], 2), ([1.1], 2), ([0.2, 3], 8), ([None, 5], 8), ([0, -1, 1e-30], 4096)],
+)
 def test_log_domain(ratios, limit):
     assert charts.log_domain(ratios) == limit
 
 
 def test_love_plot():
-    rows = [{"name": "a", "before": -0.5, "after": 0.05}, {"name": "b", "before": 0.2,
-                                                           "after": None}]
+    rows = [
+        {"name": "a", "before": -0.5, "after": 0.05},
+        {"name": "b", "before": 0.2, "after": None},
+    ]
     svg = charts.love_plot(rows, key="k")
     dots = [float(e.get("cx")) for e in has(svg, "before")]
     zero = next(float(e.get("x")) for e in has(svg, "tick") if e.text == "0")

@@ -9,15 +9,32 @@ from dpdq.report import formatting as f
 NB = "\N{NO-BREAK SPACE}"
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (0, "0"), (0.0, "0"), (1, "1"), (0.5, "0.5"), (0.12345, "0.123"), (0.1, "0.1"),
-    (999.6, "1,000"), (1234.5, "1,234"), (24120, "24,120"), (-0.25, "\N{MINUS SIGN}0.25"),
-    (99.95, "100"), (0.00012345, "0.000123"), (123456789, "123,456,789"),
-    (None, "\N{EN DASH}"), (float("nan"), "\N{EN DASH}"), (float("inf"), "\N{EN DASH}"),
-    (True, "yes"), ("text", "text"), ([], "\N{EN DASH}"),
-    (1.5e-7, f"1.5{NB}\N{MULTIPLICATION SIGN}{NB}10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT SEVEN}"),
-    (3e12, f"3{NB}\N{MULTIPLICATION SIGN}{NB}10\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}"),
-])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.0, "0"),
+        (1, "1"),
+        (0.5, "0.5"),
+        (0.12345, "0.123"),
+        (0.1, "0.1"),
+        (999.6, "1,000"),
+        (1234.5, "1,234"),
+        (24120, "24,120"),
+        (-0.25, "\N{MINUS SIGN}0.25"),
+        (99.95, "100"),
+        (0.00012345, "0.000123"),
+        (123456789, "123,456,789"),
+        (None, "\N{EN DASH}"),
+        (float("nan"), "\N{EN DASH}"),
+        (float("inf"), "\N{EN DASH}"),
+        (True, "yes"),
+        ("text", "text"),
+        ([], "\N{EN DASH}"),
+        (1.5e-7, f"1.5{NB}\N{MULTIPLICATION SIGN}{NB}10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT SEVEN}"),
+        (3e12, f"3{NB}\N{MULTIPLICATION SIGN}{NB}10\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}"),
+    ],
+)
 def test_number(value, text):
     assert f.number(value) == text
 
@@ -29,18 +46,33 @@ def test_number_for_a_plain_terminal():
         assert f.pvalue(value, ascii_only=True).isascii()
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (0, f"0{NB}%"), (0.5, f"50{NB}%"), (0.31234, f"31.2{NB}%"), (1, f"100{NB}%"),
-    (0.99999, f">{NB}99.9{NB}%"), (1e-9, f"<{NB}0.001{NB}%"), (None, "\N{EN DASH}"),
-])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, f"0{NB}%"),
+        (0.5, f"50{NB}%"),
+        (0.31234, f"31.2{NB}%"),
+        (1, f"100{NB}%"),
+        (0.99999, f">{NB}99.9{NB}%"),
+        (1e-9, f"<{NB}0.001{NB}%"),
+        (None, "\N{EN DASH}"),
+    ],
+)
 def test_percent(value, text):
     assert f.percent(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (0.0, f"<{NB}0.001"), (0.0009999, f"<{NB}0.001"), (0.001, "0.001"), (0.0496, "0.05"), (1, "1"),
-    (None, "\N{EN DASH}"),
-])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, f"<{NB}0.001"),
+        (0.0009999, f"<{NB}0.001"),
+        (0.001, "0.001"),
+        (0.0496, "0.05"),
+        (1, "1"),
+        (None, "\N{EN DASH}"),
+    ],
+)
 def test_pvalue(value, text):
     assert f.pvalue(value) == text
 

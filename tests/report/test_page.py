@@ -19,8 +19,12 @@ from dpdq.report import notebook_html, render
 from dpdq.report.page import _asset
 
 CASES = {
-    "full": example.full, "quick": example.quick, "refused": example.refused,
-    "subset": example.subset, "hostile": example.hostile, "empty": dict,
+    "full": example.full,
+    "quick": example.quick,
+    "refused": example.refused,
+    "subset": example.subset,
+    "hostile": example.hostile,
+    "empty": dict,
     "60 columns": lambda: example.full(60),
 }
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -80,7 +84,7 @@ def words(page):
 @pytest.mark.parametrize("name", CASES)
 def test_well_formed(name):
     page = render(CASES[name](), example.run())
-    assert page.startswith("<!doctype html>\n<html lang=\"en\">")
+    assert page.startswith('<!doctype html>\n<html lang="en">')
     reader = read(page)
     assert len(reader.ids) == len(set(reader.ids))
     assert set(reader.refs) <= set(reader.ids)
@@ -118,9 +122,14 @@ def test_size_of_a_hostile_column():
             column["name"] = "<&\"'" * 50_000
             bins = 60
             column["histogram"] = {
-                "kind": "numeric", "edges": list(np.linspace(0, 1e6, bins + 1) / 3),
-                "labels": None, **{s: list(np.random.default_rng(0).dirichlet(np.ones(bins)))
-                                   for s in ("q", "p", "q_weighted")}}
+                "kind": "numeric",
+                "edges": list(np.linspace(0, 1e6, bins + 1) / 3),
+                "labels": None,
+                **{
+                    s: list(np.random.default_rng(0).dirichlet(np.ones(bins)))
+                    for s in ("q", "p", "q_weighted")
+                },
+            }
     assert len(render(two)) - len(render(one)) < 20_000
 
 
@@ -159,19 +168,29 @@ def test_input_is_not_changed():
 
 
 def test_hostile_texts_are_text():
-    page = render(example.hostile(), {"q": {"name": example.HOSTILE[0]},
-                                      "p": {"name": example.HOSTILE[1]},
-                                      "options": {example.HOSTILE[0]: example.HOSTILE[8]}})
+    page = render(
+        example.hostile(),
+        {
+            "q": {"name": example.HOSTILE[0]},
+            "p": {"name": example.HOSTILE[1]},
+            "options": {example.HOSTILE[0]: example.HOSTILE[8]},
+        },
+    )
     reader = read(page)
     assert sum(tag == "script" for tag, _ in reader.tags) == 1
     assert sum(tag == "style" for tag, _ in reader.tags) == 1
-    assert not any(tag in ("img", "iframe", "object", "a") and (a.get("src") or not (
-        a.get("href") or "#").startswith("#")) for tag, a in reader.tags)
-    assert not any(name.startswith("on") or name == "style"
-                   for _, a in reader.tags for name in a)
+    assert not any(
+        tag in ("img", "iframe", "object", "a")
+        and (a.get("src") or not (a.get("href") or "#").startswith("#"))
+        for tag, a in reader.tags
+    )
+    assert not any(name.startswith("on") or name == "style" for _, a in reader.tags for name in a)
     text = words(page)
-    for name in ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>',
-                 "{{ 7 * 7 }}{% raw %}"):
+    for name in (
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "{{ 7 * 7 }}{% raw %}",
+    ):
         assert name in text
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\ud800-\udfff]", page)
     assert "\x1b" not in page
@@ -238,8 +257,13 @@ def _small():
     for column in c["columns"]:
         h = column["histogram"]
         n = 3
-        h.update({k: h[k][: n + (k == "edges")] for k in ("edges", "labels", "q", "p",
-                                                          "q_weighted") if h[k]})
+        h.update(
+            {
+                k: h[k][: n + (k == "edges")]
+                for k in ("edges", "labels", "q", "p", "q_weighted")
+                if h[k]
+            }
+        )
     for key in ("slices", "outliers"):
         c[key] = c[key][:1]
     c["balance"]["features"] = c["balance"]["features"][:2]
@@ -286,8 +310,9 @@ def test_not_finite_numbers_are_absent():
 def test_quick_says_why():
     text = words(render(example.quick()))
     assert text.count("not run in quick mode") >= 4
-    assert "The ratio dP/dQ was not estimated: not run in quick mode ." in text.replace("mode.",
-                                                                                       "mode .")
+    assert "The ratio dP/dQ was not estimated: not run in quick mode ." in text.replace(
+        "mode.", "mode ."
+    )
     assert "No verdict" in text
     assert "Run without quick mode" in text
 
@@ -339,8 +364,14 @@ def test_long_verdict_has_one_large_sentence():
 
 def test_every_divergence_is_shown():
     text = words(render(example.full()))
-    for title in ("KL(P‖Q)", "KL(Q‖P)", "Jensen–Shannon", "χ²(P‖Q)", "Total variation",
-                  "Squared Hellinger"):
+    for title in (
+        "KL(P‖Q)",
+        "KL(Q‖P)",
+        "Jensen–Shannon",
+        "χ²(P‖Q)",
+        "Total variation",
+        "Squared Hellinger",
+    ):
         assert title in text
 
 
@@ -378,8 +409,15 @@ def _contrast(a, b):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_contrast(theme):
     c = _palette(theme)
-    for text, ground in (("ink", "paper"), ("ink", "card"), ("muted", "paper"), ("muted", "card"),
-                         ("good", "good-soft"), ("bad", "bad-soft"), ("ink", "none-soft")):
+    for text, ground in (
+        ("ink", "paper"),
+        ("ink", "card"),
+        ("muted", "paper"),
+        ("muted", "card"),
+        ("good", "good-soft"),
+        ("bad", "bad-soft"),
+        ("ink", "none-soft"),
+    ):
         assert _contrast(c[text], c[ground]) >= 4.5, (text, ground)
     for mark in ("q", "p", "w", "mark", "focus"):
         assert _contrast(c[mark], c["card"]) >= 3, mark
@@ -388,18 +426,28 @@ def test_contrast(theme):
 # Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color vision
 # deficiency", 2009: full protanopia, deuteranopia, tritanopia, on linear RGB
 _BLIND = {
-    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
-               [-0.003882, -0.048116, 1.051998]],
-    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
-               [-0.011820, 0.042940, 0.968881]],
-    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
-               [0.004733, 0.691367, 0.303900]],
+    "protan": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deutan": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritan": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
 }
 
 
 def _lab(linear):
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722],
-                    [0.0193, 0.1192, 0.9505]]) @ np.clip(linear, 0, 1)
+    xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    ) @ np.clip(linear, 0, 1)
     t = xyz / [0.9505, 1.0, 1.089]
     f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])

@@ -9,8 +9,18 @@ from dpdq.report import terminal_summary
 from dpdq.report.formatting import display_width
 
 
-@pytest.mark.parametrize("make", [example.full, example.quick, example.refused, example.subset,
-                                  example.hostile, lambda: example.full(60), dict])
+@pytest.mark.parametrize(
+    "make",
+    [
+        example.full,
+        example.quick,
+        example.refused,
+        example.subset,
+        example.hostile,
+        lambda: example.full(60),
+        dict,
+    ],
+)
 def test_plain_narrow_and_short(make):
     text = terminal_summary(make())
     lines = text.splitlines()
@@ -33,9 +43,14 @@ def test_columns_are_aligned():
 
 def test_numbers():
     text = terminal_summary(example.full())
-    for part in ("q 24,120 rows, p 12,000 rows, 14 columns", "AUC 0.742 (at least 0.731)",
-                 "KL 0.341 (at least 0.298)", "0.214 % of p out of q's reach",
-                 "worth 12,613 of 24,120 rows of q", "and 8 more, 3 of them shifted"):
+    for part in (
+        "q 24,120 rows, p 12,000 rows, 14 columns",
+        "AUC 0.742 (at least 0.731)",
+        "KL 0.341 (at least 0.298)",
+        "0.214 % of p out of q's reach",
+        "worth 12,613 of 24,120 rows of q",
+        "and 8 more, 3 of them shifted",
+    ):
         assert part in text
 
 

@@ -442,9 +442,7 @@ def compare_levels(job: Job, levels: Levels) -> ColumnResult:
         )
     else:
         to = np.append(cell, -1)
-        counts = UnitCounts(
-            job.units, to[levels.codes_q], to[levels.codes_p], int(cell.max()) + 1
-        )
+        counts = UnitCounts(job.units, to[levels.codes_q], to[levels.codes_p], int(cell.max()) + 1)
 
         def statistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
             return level_statistic(x, y, test)

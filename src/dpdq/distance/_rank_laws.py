@@ -125,14 +125,14 @@ def _law_nodes(swept: Sweep) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(nodes), np.concatenate(weights)
 
 
-def choose_rows(
-    total: int, size: int, repeats: int, generator: np.random.Generator
-) -> np.ndarray:
+def choose_rows(total: int, size: int, repeats: int, generator: np.random.Generator) -> np.ndarray:
     """``repeats`` draws of ``size`` out of ``total`` without replacement, each row sorted."""
     if size * 4 >= total or total <= 2000:
         keys = generator.random((repeats, total))
-        rows = np.argpartition(keys, size - 1, axis=1)[:, :size] if size < total else np.tile(
-            np.arange(total), (repeats, 1)
+        rows = (
+            np.argpartition(keys, size - 1, axis=1)[:, :size]
+            if size < total
+            else np.tile(np.arange(total), (repeats, 1))
         )
     else:
         rows = np.empty((repeats, size), dtype=np.int64)

@@ -37,9 +37,7 @@ class Sweep:
         return {"ks": self.ks, "ad": self.ad, "cvm": self.cvm}[test]
 
 
-def _blocks(
-    s: np.ndarray, t: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _blocks(s: np.ndarray, t: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Distinct pooled values with the counts of q and p up to them, block by block."""
     i = j = 0
     n, m = len(s), len(t)

@@ -32,6 +32,7 @@ from dpdq.kernels import (
     LaplaceKernel,
     kernel_sums,
     median_heuristic,
+    standard_points,
 )
 from dpdq.results import Estimate
 
@@ -117,19 +118,20 @@ def mmd(
     q, p = check_sides(q, p, minimum=2)
     u, v = _check_weights(weights_q, len(q), "q"), _check_weights(weights_p, len(p), "p")
     q, p, u, v = q[u > 0], p[v > 0], u[u > 0], v[v > 0]
-    pooled = np.vstack([q, p])
-    if bandwidth is None and kernel != "energy":
-        metric = "cityblock" if kernel == "laplace" else "euclidean"
-        bandwidth = median_heuristic(pooled, metric=metric)
+    # One common scale keeps squares in range; the bandwidth moves with it.
+    points, scale = standard_points(np.vstack([q, p]), limit=1e150)
     form: Kernel
     if kernel == "energy":
         form, name = EnergyKernel(), "energy kernel -||x - y||"
     else:
-        form = (GaussianKernel if kernel == "gaussian" else LaplaceKernel)(float(bandwidth or 0.0))
+        if bandwidth is None:
+            metric = "cityblock" if kernel == "laplace" else "euclidean"
+            bandwidth = scale * median_heuristic(points, metric=metric)
+        form = (GaussianKernel if kernel == "gaussian" else LaplaceKernel)(bandwidth / scale)
         name = f"{kernel} kernel, bandwidth {bandwidth:.6g}"
-    weights = np.zeros((len(pooled), 2))
+    weights = np.zeros((len(points), 2))
     weights[: len(q), 0], weights[len(q) :, 1] = u, v
-    first, second = kernel_sums(pooled - pooled.mean(axis=0), form, weights)
+    first, second = kernel_sums(points, form, weights)
 
     value, variance = -2.0 * float(u @ first[: len(q), 1]), 0.0
     squares = [float((side**2).sum()) for side in (u, v)]
@@ -147,6 +149,8 @@ def mmd(
     # The plug-in variance holds the second-order part twice; at q = p that part is all there is.
     part = 2.0 * _centred_square(first, second, u, v, form.diagonal) * sum(squares) ** 2
     error = math.sqrt(max(variance - part, part))
+    if kernel == "energy":
+        value, error = scale * value, scale * error
     reach = normal_quantile(level) * error
     return Estimate(
         estimate=value,

@@ -95,9 +95,7 @@ def auc_gauge(
     if limit is not None:
         body.append(line("limit", x(limit), base - 11, x(limit), base + 11))
     if smallest is not None:
-        body.append(
-            f'<path class="small" d="M{at(x(smallest))} {at(base + 6)}l-4 7h8z"/>'
-        )
+        body.append(f'<path class="small" d="M{at(x(smallest))} {at(base + 6)}l-4 7h8z"/>')
     if a is not None or b is not None:
         ends = (x(a if a is not None else auc), x(b if b is not None else auc))
         body.append(line("span", ends[0], base, ends[1], base))
@@ -106,8 +104,15 @@ def auc_gauge(
                 body.append(line("cap", end, base - 5, end, base + 5))
     body.append(dot("point", x(auc), base, 6))
     anchor = "start" if auc < 0.55 else "end" if auc > 0.93 else "middle"
-    body.append(text_at("value", x(auc) + (-6 if anchor == "start" else 0), base - 16,
-                      f"AUC {number(auc)}", anchor))
+    body.append(
+        text_at(
+            "value",
+            x(auc) + (-6 if anchor == "start" else 0),
+            base - 16,
+            f"AUC {number(auc)}",
+            anchor,
+        )
+    )
     words = [f"AUC {number(auc)}"]
     if interval(a, b):
         words.append(f"interval {interval(a, b)}")
@@ -117,8 +122,13 @@ def auc_gauge(
         words.append(f"smallest detectable {number(smallest)}")
     desc = ", ".join(words) + ", on a scale from 0.5 (no difference) to 1 (told apart always)."
     return frame(
-        width, height, body, kind="gauge", key=key,
-        title="How well a classifier tells q from p", desc=desc,
+        width,
+        height,
+        body,
+        kind="gauge",
+        key=key,
+        title="How well a classifier tells q from p",
+        desc=desc,
     )
 
 
@@ -251,20 +261,26 @@ def forest_bar(
     body = [
         line("rail", pad, middle, width - pad, middle),
         line("limit", x(1), 2, x(1), height - 2),
-        line("span", x(a if a is not None else start), middle,
-              x(b) if b is not None else x(start) if value is not None else width - pad, middle),
+        line(
+            "span",
+            x(a if a is not None else start),
+            middle,
+            x(b) if b is not None else x(start) if value is not None else width - pad,
+            middle,
+        ),
     ]
     for bound in (a, b):
         if bound is not None and 1 / limit <= bound <= limit:
             body.append(line("cap", x(bound), middle - 5, x(bound), middle + 5))
     if value is None:
-        body.append(
-            f'<path class="arrow" d="M{at(width - pad - 5)} {at(middle - 4)}l6 4l-6 4"/>'
-        )
+        body.append(f'<path class="arrow" d="M{at(width - pad - 5)} {at(middle - 4)}l6 4l-6 4"/>')
         words = f"at least {number(a)} times as common in p as in q"
     else:
-        body.append(dot("point more", x(value), middle, 4) if value >= 1
-                    else diamond("point less", x(value), middle, 4.6))
+        body.append(
+            dot("point more", x(value), middle, 4)
+            if value >= 1
+            else diamond("point less", x(value), middle, 4.6)
+        )
         words = f"{number(value)} times as common in p as in q"
         if interval(a, b):
             words += f", {interval(a, b)}"
@@ -300,11 +316,13 @@ def love_plot(
     for feature in features:
         before, after = as_float(feature.get("before")), as_float(feature.get("after"))
         if before is not None or after is not None:
-            rows.append((
-                str(feature.get("name") or "(no name)"),
-                None if before is None else abs(before),
-                None if after is None else abs(after),
-            ))
+            rows.append(
+                (
+                    str(feature.get("name") or "(no name)"),
+                    None if before is None else abs(before),
+                    None if after is None else abs(after),
+                )
+            )
     rows = rows[:most]
     if not rows:
         return Svg("")
@@ -323,8 +341,15 @@ def love_plot(
         body.append(text_at("tick", x(tick), bottom + 13, number(tick), "middle"))
     body.append(line("limit", x(limit), upper - 4, x(limit), bottom))
     body.append(text_at("tick", x(limit), upper - 7, number(limit), "middle"))
-    body.append(text_at("tick", (left + width - right) / 2, height - 4,
-                      "absolute standardised mean difference", "middle"))
+    body.append(
+        text_at(
+            "tick",
+            (left + width - right) / 2,
+            height - 4,
+            "absolute standardised mean difference",
+            "middle",
+        )
+    )
     for k, (name, before, after) in enumerate(rows):
         y = upper + row * (k + 0.5)
         inner = [text_at("label", left - 8, y + 3.5, squeeze(name, 21), "end")]
@@ -348,6 +373,11 @@ def love_plot(
         over = sum(a > limit for a in afters)
         desc += f", after weighting {number(max(afters))}; {over} above {number(limit)} after"
     return frame(
-        width, height, body, kind="love", key=key,
-        title="Balance before and after weighting", desc=desc + ".",
+        width,
+        height,
+        body,
+        kind="love",
+        key=key,
+        title="Balance before and after weighting",
+        desc=desc + ".",
     )

@@ -226,8 +226,10 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 def display_width(text: str) -> int:
     """Return the number of terminal cells that a text takes."""
     return sum(
-        0 if unicodedata.combining(c) or c == "\u200d" or "\ufe00" <= c <= "\ufe0f"
-        else 2 if unicodedata.east_asian_width(c) in "WF"
+        0
+        if unicodedata.combining(c) or c == "\u200d" or "\ufe00" <= c <= "\ufe0f"
+        else 2
+        if unicodedata.east_asian_width(c) in "WF"
         else 1
         for c in text
     )

@@ -50,7 +50,10 @@ class _Bins:
         if self.is_levels:
             known = labels if isinstance(labels, (list, tuple)) else []
             self.names = [
-                f"level {k + 1}" if k >= len(known) else "(missing)" if known[k] is None
+                f"level {k + 1}"
+                if k >= len(known)
+                else "(missing)"
+                if known[k] is None
                 else str(known[k])
                 for k in range(n)
             ]
@@ -112,8 +115,9 @@ class _Bins:
         for title, shares in samples:
             if shares and sum(shares) > 0:
                 k = max(range(self.n), key=shares.__getitem__)
-                parts.append(f"{title} is highest at {shorten(self.names[k], 30)} "
-                             f"({percent(shares[k])})")
+                parts.append(
+                    f"{title} is highest at {shorten(self.names[k], 30)} ({percent(shares[k])})"
+                )
         text = "; ".join(parts)
         if self.q and self.p and sum(self.q) > 0 and sum(self.p) > 0:
             gaps = [b - a for a, b in zip(self.q, self.p, strict=True)]
@@ -258,9 +262,7 @@ def histogram(
             )
     short = shorten(name, 60)
     title = f"Histogram of {short}"
-    return frame(
-        width, height, body, kind="hist", key=key, title=title, desc=bins.sentence(short)
-    )
+    return frame(width, height, body, kind="hist", key=key, title=title, desc=bins.sentence(short))
 
 
 def _hover(bins: _Bins, k: int) -> str:

@@ -31,22 +31,39 @@ MANY_COLUMNS = 40
 
 # name of a divergence -> its title, the end of its scale (None: unbounded), what it means
 _DIVERGENCES = {
-    "kl": ("KL(P\N{DOUBLE VERTICAL LINE}Q)", None,
-           "the mean of log r over p: what p's rows lose when q's law codes them"),
-    "reverse_kl": ("KL(Q\N{DOUBLE VERTICAL LINE}P)", None,
-                   "the mean of \N{MINUS SIGN}log r over q"),
-    "jensen_shannon": ("Jensen\N{EN DASH}Shannon", math.log(2),
-                       "0 for equal, log 2 for nothing in common"),
-    "pearson_chi2": ("\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}(P\N{DOUBLE VERTICAL LINE}Q)",
-                     None, "the variance of the weights; rows are worth n / (1 + "
-                     "\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}) after weighting"),
-    "total_variation": ("Total variation", 1.0,
-                        "the share of rows that would have to change"),
+    "kl": (
+        "KL(P\N{DOUBLE VERTICAL LINE}Q)",
+        None,
+        "the mean of log r over p: what p's rows lose when q's law codes them",
+    ),
+    "reverse_kl": (
+        "KL(Q\N{DOUBLE VERTICAL LINE}P)",
+        None,
+        "the mean of \N{MINUS SIGN}log r over q",
+    ),
+    "jensen_shannon": (
+        "Jensen\N{EN DASH}Shannon",
+        math.log(2),
+        "0 for equal, log 2 for nothing in common",
+    ),
+    "pearson_chi2": (
+        "\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}(P\N{DOUBLE VERTICAL LINE}Q)",
+        None,
+        "the variance of the weights; rows are worth n / (1 + "
+        "\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}) after weighting",
+    ),
+    "total_variation": ("Total variation", 1.0, "the share of rows that would have to change"),
     "squared_hellinger": ("Squared Hellinger", 1.0, "0 for equal, 1 for nothing in common"),
 }
 
-_STATISTICS = {"sd": "standard deviation", "n_levels": "levels", "q25": "lower quartile",
-               "q75": "upper quartile", "min": "smallest", "max": "largest"}
+_STATISTICS = {
+    "sd": "standard deviation",
+    "n_levels": "levels",
+    "q25": "lower quartile",
+    "q75": "upper quartile",
+    "min": "smallest",
+    "max": "largest",
+}
 
 
 # -- filters ---------------------------------------------------------------------------------------
@@ -114,8 +131,9 @@ def _between(estimate: Any, style: str = "number") -> charts.Svg:  # noqa: ANN40
     how = formatting.percent if style == "percent" else formatting.number
     text = formatting.interval(estimate.get("low"), estimate.get("high"), style=how)
     full = formatting.interval(estimate.get("low"), estimate.get("high"), style=_raw)
-    return charts.Svg(f'<span title="{html.escape(full)}">{html.escape(text)}</span>' if text
-                      else "")
+    return charts.Svg(
+        f'<span title="{html.escape(full)}">{html.escape(text)}</span>' if text else ""
+    )
 
 
 def _raw(value: Any, *, ascii_only: bool = False) -> str:  # noqa: ANN401, ARG001 - a style
@@ -172,8 +190,16 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        num=_num, pct=_pct, pval=_pval, cnt=_count, txt=_text, between=_between,
-        capital=_capital, short=_short, sortkey=_sort_key, summary=_summary_value,
+        num=_num,
+        pct=_pct,
+        pval=_pval,
+        cnt=_count,
+        txt=_text,
+        between=_between,
+        capital=_capital,
+        short=_short,
+        sortkey=_sort_key,
+        summary=_summary_value,
     )
     environment.tests["a_number"] = _is_number
     environment.globals.update(
@@ -226,8 +252,14 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 _LISTS = ("columns", "slices", "outliers")
-_SCHEMA_LISTS = ("columns", "changed_types", "new_levels", "vanished_levels", "missingness",
-                 "ignored")
+_SCHEMA_LISTS = (
+    "columns",
+    "changed_types",
+    "new_levels",
+    "vanished_levels",
+    "missingness",
+    "ignored",
+)
 
 
 def _view(comparison: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -262,8 +294,9 @@ def _view(comparison: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[
         "absent": reason if quick else "not part of this comparison",
         "many": len(c["columns"]) > MANY_COLUMNS,
         "n_shifted": sum(k.get("shifted") is True for k in c["columns"]),
-        "has_test_of_columns": any(as_float(k.get("pvalue_adjusted")) is not None
-                                   for k in c["columns"]),
+        "has_test_of_columns": any(
+            as_float(k.get("pvalue_adjusted")) is not None for k in c["columns"]
+        ),
         "has_weighted": any((k.get("histogram") or {}).get("q_weighted") for k in c["columns"]),
         "verdict": _verdict(c["verdict"]),
         "overlap_top": _share_top(c.get("overlap")),
@@ -290,19 +323,25 @@ def _verdict(verdict: Mapping[str, Any]) -> dict[str, str]:
         state, mark, word = "good", "\N{ALMOST EQUAL TO}", "No shift found"
     else:
         state, mark, word = "none", "?", "No verdict"
-    sentence = verdict.get("sentence") or {
-        "bad": "q and p differ by more than is tolerated.",
-        "good": "No difference beyond the tolerance was found between q and p.",
-        "none": "Whether q and p differ as whole rows was not tested.",
-    }[state]
+    sentence = (
+        verdict.get("sentence")
+        or {
+            "bad": "q and p differ by more than is tolerated.",
+            "good": "No difference beyond the tolerance was found between q and p.",
+            "none": "Whether q and p differ as whole rows was not tested.",
+        }[state]
+    )
     first, rest = split_sentence(str(sentence))
     return {"state": state, "mark": mark, "word": word, "sentence": first, "rest": rest}
 
 
 def _share_top(overlap: Any) -> float:  # noqa: ANN401 - JSON
     """Return the end of the scale on which a small share can still be seen."""
-    known = [as_float(overlap.get(k)) for k in ("share_of_p_out_of_reach", "low", "high")] \
-        if isinstance(overlap, Mapping) else []
+    known = (
+        [as_float(overlap.get(k)) for k in ("share_of_p_out_of_reach", "low", "high")]
+        if isinstance(overlap, Mapping)
+        else []
+    )
     most = max([x for x in known if x is not None], default=0.0)
     return next(t for t in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if most <= t * 0.95 or t == 1.0)
 
@@ -314,8 +353,11 @@ def _schema_is_equal(schema: Mapping[str, Any]) -> bool:
 
 def _one_reason(divergences: Mapping[str, Any]) -> str:
     """Return why upper ends are absent, where one reason holds for all that lack one."""
-    open_ended = [e for e in divergences.values() if isinstance(e, Mapping)
-                  and as_float(e.get("high")) is None]
+    open_ended = [
+        e
+        for e in divergences.values()
+        if isinstance(e, Mapping) and as_float(e.get("high")) is None
+    ]
     reasons = {str(e.get("high_reason") or "") for e in open_ended}
     return reasons.pop().rstrip(".") if len(reasons) == 1 and len(open_ended) > 1 else ""
 
@@ -389,11 +431,15 @@ def render(comparison: Mapping[str, Any], run: Mapping[str, Any] | None = None) 
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    page = _environment().get_template("page.html.j2").render(
-        _view(comparison, run),
-        policy=charts.Svg(html.escape(policy, quote=False)),
-        style=charts.Svg(style),
-        script=charts.Svg(script),
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            _view(comparison, run),
+            policy=charts.Svg(html.escape(policy, quote=False)),
+            style=charts.Svg(style),
+            script=charts.Svg(script),
+        )
     )
     # a lone surrogate that no filter has seen must not keep the page from being written
     return page.encode("utf-8", "replace").decode("utf-8")
@@ -421,9 +467,13 @@ def notebook_html(comparison: Mapping[str, Any]) -> str:
     """
     view = _view(comparison, None)
     seed = hashlib.sha256(repr(sorted(map(str, comparison.items()))).encode("utf-8", "replace"))
-    fragment = _environment().get_template("notebook.html.j2").render(
-        view,
-        style=charts.Svg(_asset("chart.css") + _asset("notebook.css")),
-        prefix=f"n{seed.hexdigest()[:8]}",
+    fragment = (
+        _environment()
+        .get_template("notebook.html.j2")
+        .render(
+            view,
+            style=charts.Svg(_asset("chart.css") + _asset("notebook.css")),
+            prefix=f"n{seed.hexdigest()[:8]}",
+        )
     )
     return fragment.encode("utf-8", "replace").decode("utf-8").strip()

@@ -47,7 +47,9 @@ def _bounds(estimate: Mapping[str, Any], style: Any = number) -> str:
 
 def _wrap(text: Any, indent: str = "", first: str | None = None) -> list[str]:
     return textwrap.wrap(
-        shorten(text, 600), _WIDTH, initial_indent=indent if first is None else first,
+        shorten(text, 600),
+        _WIDTH,
+        initial_indent=indent if first is None else first,
         subsequent_indent=indent,
     )
 
@@ -79,8 +81,10 @@ def _facts(c: Mapping[str, Any]) -> list[tuple[str, str]]:
     divergences = part(c, "divergences")
     parts = [
         f"{title} {_num(e.get('estimate'))}{_bounds(e)}"
-        for title, e in (("JSD", part(divergences, "jensen_shannon")),
-                         ("KL", part(divergences, "kl")))
+        for title, e in (
+            ("JSD", part(divergences, "jensen_shannon")),
+            ("KL", part(divergences, "kl")),
+        )
         if _known(e.get("estimate"))
     ]
     if parts:
@@ -119,18 +123,23 @@ def _weight_facts(c: Mapping[str, Any]) -> list[tuple[str, str]]:
                 text += f" (limit {_num(weights['khat_limit'])})"
         facts.append(("weights", ("NOT USABLE: " if weights.get("ok") is False else "") + text))
     if _known(balance.get("max_abs_smd_before"), balance.get("max_abs_smd_after")):
-        facts.append((
-            "balance",
-            f"largest standardised mean difference {_num(balance['max_abs_smd_before'])} "
-            f"-> {_num(balance['max_abs_smd_after'])}",
-        ))
+        facts.append(
+            (
+                "balance",
+                f"largest standardised mean difference {_num(balance['max_abs_smd_before'])} "
+                f"-> {_num(balance['max_abs_smd_after'])}",
+            )
+        )
     return facts
 
 
 def _schema_facts(schema: Mapping[str, Any]) -> list[tuple[str, str]]:
     counted = (
-        ("only_q", "only in q"), ("only_p", "only in p"), ("changed_types", "of another type"),
-        ("new_levels", "with new levels"), ("vanished_levels", "with lost levels"),
+        ("only_q", "only in q"),
+        ("only_p", "only in p"),
+        ("changed_types", "of another type"),
+        ("new_levels", "with new levels"),
+        ("vanished_levels", "with lost levels"),
     )
     parts = [f"{len(schema[key])} {words}" for key, words in counted if schema.get(key)]
     return [("schema", ", ".join(parts))] if parts else []
@@ -149,11 +158,16 @@ def _columns(c: Mapping[str, Any]) -> list[str]:
         effect = part(k, "effect")
         is_psi = effect.get("measure", "psi") == "psi" and _known(effect.get("estimate"))
         psi = _num(effect["estimate"]) + _bounds(effect) if is_psi else _num(k.get("psi"))
-        table.append((
-            shorten(k.get("name", ""), 28), shorten(k.get("test") or "-", 22),
-            pvalue(k.get("pvalue_adjusted"), ascii_only=True), psi,
-            _num(k.get("jensen_shannon")), "shifted" if k.get("shifted") is True else "",
-        ))
+        table.append(
+            (
+                shorten(k.get("name", ""), 28),
+                shorten(k.get("test") or "-", 22),
+                pvalue(k.get("pvalue_adjusted"), ascii_only=True),
+                psi,
+                _num(k.get("jensen_shannon")),
+                "shifted" if k.get("shifted") is True else "",
+            )
+        )
     widths = [max(display_width(row[i]) for row in table) for i in range(6)]
     lines = [
         ("  " + "  ".join(_pad(cell, w) for cell, w in zip(row, widths, strict=True))).rstrip()
@@ -222,7 +236,8 @@ def terminal_summary(comparison: Mapping[str, Any]) -> str:
             lines += _wrap(
                 f"{shorten(s.get('rule', ''), 60)}: {_pct(s.get('share_q'))} of q, "
                 f"{_pct(s.get('share_p'))} of p{_times(s)}",
-                "    ", "  ",
+                "    ",
+                "  ",
             )
     warnings = comparison.get("warnings") or []
     lines.append("")
