@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["one_thread_each", "parallel_map", "usable_cores"]
+__all__ = ["one_openmp_thread", "one_thread_each", "parallel_map", "usable_cores"]
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -33,18 +33,24 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Keep BLAS and OpenMP to one thread inside; the caller's settings come back after."""
+    """Keep BLAS and OpenMP to one thread inside; the caller's settings come back after.
+
+    Only libraries that are loaded before are bound, so import scikit-learn first where it works
+    inside.
+    """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1):
         yield
 
 
-def _limit_openmp() -> None:
-    # OpenMP keeps its number of threads for each calling thread, so every worker sets its own.
+@contextlib.contextmanager
+def one_openmp_thread() -> Iterator[None]:
+    """Keep OpenMP to one thread for the calling thread alone, safe among parallel workers."""
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(limits=1, user_api="openmp")
+    with threadpool_limits(limits=1, user_api="openmp"):
+        yield
 
 
 def parallel_map(call: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
@@ -67,5 +73,5 @@ def parallel_map(call: Callable[[Item], Answer], items: Iterable[Item]) -> list[
     with one_thread_each():
         if workers <= 1:
             return [call(item) for item in work]
-        with ThreadPoolExecutor(workers, initializer=_limit_openmp) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(call, work))

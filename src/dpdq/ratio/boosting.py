@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dpdq._random import RandomState, as_generator, child_seed
+from dpdq._threads import one_openmp_thread
 from dpdq.errors import DataError, OptionError
 from dpdq.ratio._base import RatioEstimator
 from dpdq.ratio._common import Array, fit_affine, validation_split
@@ -116,7 +117,8 @@ class GradientBoostingRatio(RatioEstimator):
         self.model_ = HistGradientBoostingClassifier(**settings)
         if split is None:
             x, y, w = _stack(q, p, weights_q, weights_p)
-            self.model_.fit(x, y, sample_weight=w)
+            with one_openmp_thread():
+                self.model_.fit(x, y, sample_weight=w)
             self._prior = float(np.log(len(q) / len(p)))
             self.intercept_, self.slope_ = 0.0, 1.0
         else:
@@ -125,11 +127,12 @@ class GradientBoostingRatio(RatioEstimator):
             x_held, y_held, w_held = _stack(
                 q[held_q], p[held_p], weights_q[held_q], weights_p[held_p]
             )
-            self.model_.fit(
-                x, y, sample_weight=w, X_val=x_held, y_val=y_held, sample_weight_val=w_held
-            )
+            with one_openmp_thread():
+                self.model_.fit(
+                    x, y, sample_weight=w, X_val=x_held, y_val=y_held, sample_weight_val=w_held
+                )
             self._prior = float(np.log((~held_q).sum() / (~held_p).sum()))
-            score = self.model_.decision_function(x_held) + self._prior
+            score = self._score(x_held)
             n = int(held_q.sum())
             self.intercept_, self.slope_ = fit_affine(
                 score[:n], score[n:], weights_q[held_q], weights_p[held_p]
@@ -155,9 +158,12 @@ class GradientBoostingRatio(RatioEstimator):
                 )
         return mask if mask.any() else None
 
+    def _score(self, x: Array) -> Array:
+        with one_openmp_thread():
+            return self.model_.decision_function(x) + self._prior
+
     def _log_ratio(self, x: Array) -> Array:
-        score = self.model_.decision_function(x) + self._prior
-        return self.intercept_ + self.slope_ * score
+        return self.intercept_ + self.slope_ * self._score(x)
 
 
 def _stack(q: Array, p: Array, w_q: Array, w_p: Array) -> tuple[Array, Array, Array | None]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ __all__ = [
     "clustered_variance",
     "effective_count",
     "joint_units",
-    "one_thread",
     "same_classes",
     "same_length",
     "t_quantile",
@@ -46,19 +43,6 @@ class Effect(Result):
     estimate: float | None
     low: float | None
     high: float | None
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Small products and boosting on one thread.
-
-    Their many short parallel loops wait for each other on crowded cores, tens of times longer than
-    the work takes, and gain little on idle ones. Only libraries that are loaded before are bound.
-    """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1):
-        yield
 
 
 def t_quantile(level: float, df: float) -> float:

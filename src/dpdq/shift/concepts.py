@@ -26,6 +26,7 @@ import numpy as np
 from scipy import special
 
 from dpdq._random import RandomState, as_generator, child_seed
+from dpdq._threads import one_thread_each
 from dpdq.errors import DataError, OptionError
 from dpdq.results import Result
 from dpdq.shift._common import (
@@ -34,7 +35,6 @@ from dpdq.shift._common import (
     clean_labels,
     cluster_sums,
     joint_units,
-    one_thread,
     same_classes,
     same_length,
     t_quantile,
@@ -222,9 +222,9 @@ def concept_shift(
         side = special.expit(log_ratio + np.log(len(rows_p) / len(rows_q)))
     models = _Models(regressor, categorical, child_seed(rng))
     if regressor is None:
-        import sklearn.ensemble  # noqa: F401 - one_thread binds the libraries loaded before it
+        import sklearn.ensemble  # noqa: F401 - one_thread_each binds the libraries loaded before it
 
-    with one_thread():
+    with one_thread_each():
         return _judge(pool, models, side, label, clustered)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import special
 
 from dpdq._random import RandomState, as_generator
+from dpdq._threads import one_thread_each
 from dpdq.errors import DataError, OptionError
 from dpdq.results import Result
 from dpdq.shift._common import (
@@ -23,7 +24,6 @@ from dpdq.shift._common import (
     clean_labels,
     cluster_sums,
     joint_units,
-    one_thread,
     same_classes,
     same_length,
     t_quantile,
@@ -272,7 +272,7 @@ def _total_variation(
         radius = np.sqrt(2 / np.pi) * deviation.sum() / 2 + 1.645 * deviation.max()
     else:
         normal = rng.standard_normal((_DRAWS, k))
-        with one_thread():
+        with one_thread_each():
             values, vectors = np.linalg.eigh(covariance)
             noise = normal @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
         radius = np.quantile(np.abs(noise).sum(axis=1) / 2, 0.95)
@@ -458,7 +458,7 @@ def _permute_units(
         size = min(block, _PERMUTATIONS - start)
         to_p = rng.permuted(np.tile(on_p[single], (size, 1)), axis=1).astype(np.float64)
         swap = (rng.random((size, len(both))) < 0.5).astype(np.float64)
-        with one_thread():
+        with one_thread_each():
             null_p = to_p @ whole[single]
             null_p += swap @ sums[0][both] + (1 - swap) @ sums[1][both]
         null.append(statistic(whole.sum(axis=0) - null_p, null_p))

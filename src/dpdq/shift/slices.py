@@ -22,9 +22,10 @@ import pyarrow as pa
 from scipy import special
 
 from dpdq._random import RandomState, as_generator
+from dpdq._threads import one_thread_each
 from dpdq.errors import DataError, OptionError
 from dpdq.results import Result
-from dpdq.shift._common import cluster_sums, joint_units, one_thread, t_quantile, t_tail
+from dpdq.shift._common import cluster_sums, joint_units, t_quantile, t_tail
 from dpdq.shift._literals import Condition, Literals, make_literals
 
 __all__ = ["Slice", "find_slices"]
@@ -322,7 +323,7 @@ def _pairs(
     """All pairs of literals of different columns that say notably more than either part."""
     n_q, n_p = len(inside_q), len(inside_p)
     as_q, as_p = inside_q.astype(np.float32), inside_p.astype(np.float32)
-    with one_thread():
+    with one_thread_each():
         k_q, k_p = as_q.T @ as_q, as_p.T @ as_p  # exact: counts below 2^24
     column = np.array([name[0] for name in names])
     rows, others = np.nonzero(
