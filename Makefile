@@ -6,6 +6,10 @@ PYTHON ?= python3
 CORE := .venv-core
 DEV := .venv
 TORCH ?= torch
+# Tests run side by side, one thread each.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+PYTEST = $(DEV)/bin/python -m pytest -n auto --dist loadfile
 PIP_FLAGS ?= --disable-pip-version-check --no-input -q
 
 .PHONY: demo test test-all check docs bench screenshots clean
@@ -27,10 +31,10 @@ $(DEV)/ok: pyproject.toml constraints.txt
 	touch $@
 
 test: $(DEV)/ok
-	$(DEV)/bin/python -m pytest -m "not slow" --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	$(PYTEST) -m "not slow" --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 test-all: $(DEV)/ok
-	$(DEV)/bin/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: $(DEV)/ok
 	$(DEV)/bin/ruff check .

@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 
+from dpdq._threads import one_thread_each
 from dpdq.distance import auc_interval, energy_test, mmd_test
 
 METHODS = ("single", "aggregated", "random_features", "energy")
@@ -140,7 +141,8 @@ def boosted(train, is_p, score):
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(max_iter=15, max_leaf_nodes=8)
-    return model.fit(train, is_p).decision_function(score)
+    with one_thread_each():
+        return model.fit(train, is_p).decision_function(score)
 
 
 def neighbours(train, is_p, score):

@@ -152,7 +152,7 @@ def test_bandwidths_are_checked():
 
 @pytest.mark.parametrize("n_cores", [1, 2, 5])
 def test_work_comes_back_in_order(monkeypatch, n_cores):
-    monkeypatch.setattr("dpdq.kernels._n_cores", lambda: n_cores)
+    monkeypatch.setattr("dpdq._threads.usable_cores", lambda: n_cores)
     assert list(map_tiles(lambda i: i * i, range(700))) == [i * i for i in range(700)]
 
     def fail(i):

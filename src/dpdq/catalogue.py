@@ -21,7 +21,7 @@ from dpdq.results import Result
 __all__ = ["ImplementedMethod", "implemented_methods"]
 
 _REFERENCE = re.compile(r"^\.\. \[(?P<key>[^\]]+)\]\s+(?P<text>.*)$")
-_CITATION = re.compile(r"^(?P<title>.+?)[.]?\s+(?P<source>[^.]+?,\s+(?:19|20)\d\d\b.*)$")
+_CITATION = re.compile(r"^(?P<title>.+?)[.]?\s+(?P<source>[^.?!]+?,\s+(?:19|20)\d\d\b.*)$")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

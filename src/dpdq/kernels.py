@@ -29,15 +29,12 @@ from __future__ import annotations
 
 import abc
 import math
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 import numpy as np
 
+from dpdq._threads import parallel_map
 from dpdq.errors import DataError, InputTypeError, OptionError
 
 __all__ = [
@@ -53,7 +50,6 @@ __all__ = [
     "kernel_sums",
     "map_tiles",
     "median_heuristic",
-    "one_blas_thread",
     "standard_points",
     "symmetric_tiles",
 ]
@@ -61,6 +57,7 @@ __all__ = [
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 Metric = Literal["euclidean", "cityblock"]
+PIECE = 256  # items of `map_tiles` that are handed out together
 TILE = 512  # rows of a tile: three float64 tiles of this side fit a 6 MiB cache
 
 
@@ -161,34 +158,10 @@ def symmetric_tiles(n: int, size: int = TILE) -> Iterator[tuple[slice, slice]]:
             yield slice(start, min(start + size, n)), slice(other, min(other + size, n))
 
 
-_held = threading.local()
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold the linear algebra library to one thread, until the block ends.
-
-    Small products on crowded cores are tens of times slower otherwise. Blocks may be nested; only
-    the outermost one of a thread of Python has work to do.
-    """
-    if getattr(_held, "yes", False):
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    _held.yes = True
-    try:
-        with threadpool_limits(limits=1, user_api="blas"):
-            yield
-    finally:
-        _held.yes = False
-
-
 def map_tiles(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
     """Do one piece of work an item on all cores, and hand the results back in order.
 
-    Threads of Python share out the items while the linear algebra library is held to one thread.
-    What is computed does not depend on the number of cores.
+    At most `PIECE` results wait to be fetched. What is computed does not depend on the cores.
 
     Parameters
     ----------
@@ -202,20 +175,8 @@ def map_tiles(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Itera
     object
         What ``work`` returned, in the order of ``items``.
     """
-    n_threads = min(_n_cores(), len(items))
-    with one_blas_thread():
-        if n_threads < 2:
-            yield from map(work, items)
-            return
-        with ThreadPoolExecutor(n_threads) as pool:
-            for start in range(0, len(items), 64 * n_threads):
-                yield from pool.map(work, items[start : start + 64 * n_threads])
-
-
-def _n_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+    for start in range(0, len(items), PIECE):
+        yield from parallel_map(work, items[start : start + PIECE])
 
 
 def distance_tile(

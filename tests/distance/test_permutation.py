@@ -225,7 +225,7 @@ def test_block_sums_do_not_depend_on_cores(monkeypatch):
     design = design_of(700, 800)
     found = []
     for cores in (1, 3):
-        monkeypatch.setattr("dpdq.kernels._n_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("dpdq._threads.usable_cores", lambda cores=cores: cores)
         found.append(block_sums(points, design, GaussianKernel([1.0, 0.3])).sums)
     assert (found[0] == found[1]).all()
     assert isinstance(BlockSums(found[0], design.sizes, 1.0).null_deviation(), np.ndarray)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dpdq._threads import one_thread_each
 from dpdq.distance import auc, auc_interval
 from dpdq.distance.classifier_tests import _fold_auc, _ridge_scores
 from dpdq.errors import DataError, OptionError
@@ -179,7 +180,8 @@ def test_interval_holds_with_boosted_trees(shift):
     for _ in range(n_draws):
         points = rng.normal(size=(300, 3))
         points[150:, 0] += shift
-        q, p, folds_q, folds_p = cross_fitted(points, np.repeat([0, 1], 150), rng, fit=boosted)
+        with one_thread_each():
+            q, p, folds_q, folds_p = cross_fitted(points, np.repeat([0, 1], 150), rng, fit=boosted)
         found.append(auc_interval(q, p, folds_q=folds_q, folds_p=folds_p))
     truth = 0.5 if shift == 0 else np.mean([f.estimate for f in found])
     assert sum(f.low > truth for f in found) <= most_rejections(n_draws, 0.025)

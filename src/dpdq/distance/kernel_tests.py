@@ -28,6 +28,7 @@ from typing import Literal
 import numpy as np
 
 from dpdq._random import RandomState, as_generator
+from dpdq._threads import one_thread_each
 from dpdq.distance._common import check_sides, normal_quantile
 from dpdq.distance.permutation import (
     BlockSums,
@@ -45,7 +46,6 @@ from dpdq.kernels import (
     bandwidth_grid,
     check_points,
     median_heuristic,
-    one_blas_thread,
     standard_points,
 )
 from dpdq.results import Estimate, TestResult
@@ -154,7 +154,7 @@ def mmd_test(
     q, p = check_sides(q, p, minimum=2)
     if method == "auto":
         method = "aggregated" if len(q) + len(p) <= EXACT_ROWS else "random_features"
-    with one_blas_thread():
+    with one_thread_each():
         return _mmd_test(
             q, p, method, n_permutations, bandwidths, units_q, units_p, as_generator(random_state)
         )
@@ -386,7 +386,7 @@ def energy_test(
         len(q), len(p), n_permutations=n_permutations, units_q=units_q, units_p=units_p, rng=rng
     )
     dtype = np.float64 if len(points) <= FLOAT64_ROWS else np.float32
-    with one_blas_thread():
+    with one_thread_each():
         sums = block_sums(points, design, EnergyKernel(), dtype=dtype)
         statistics = _standardised(sums, design)[0]
         effect, detectable = _block_effect(sums, design, 0)
