@@ -55,8 +55,10 @@ def write_reference(folder):
             if inspect.ismodule(item):
                 continue
             kind = "class" if inspect.isclass(item) else "function" if callable(item) else "data"
-            parts.append(f".. auto{kind}:: {getattr(item, '__module__', room)}.{name}"
-                         if kind != "data" else f".. autodata:: {room}.{name}\n   :no-value:")  # fmt: skip
+            if kind == "data":
+                parts += [f".. autodata:: {room}.{name}", "   :no-value:"]
+            else:
+                parts.append(f".. auto{kind}:: {getattr(item, '__module__', room)}.{name}")
             if kind == "class":
                 parts.append("   :members:")
             parts.append("")

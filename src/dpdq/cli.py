@@ -228,7 +228,13 @@ def profile(
 
     with _one_sentence(debug=debug):
         kept = run_profile(
-            have, output, columns=columns, types=_types(types), rows=rows, random_state=random_state
+            have,
+            output,
+            columns=columns,
+            types=_types(types),
+            rows=rows,
+            progress=True,
+            random_state=random_state,
         )
         typer.echo(kept)
 

@@ -350,6 +350,7 @@ def profile(
     columns: str | Sequence[str] | None = None,
     types: Mapping[str, str] | None = None,
     rows: int = 100_000,
+    progress: bool = False,
     random_state: RandomState = None,
 ) -> str:
     """Keep q as a reference file, to be compared with many batches of p.
@@ -369,6 +370,8 @@ def profile(
         Kinds that override what is inferred.
     rows
         Rows to keep at most.
+    progress
+        Draw progress bars when standard error is a terminal.
     random_state
         Seed of the sample.
 
@@ -391,24 +394,29 @@ def profile(
 
         raise OptionError(f"the reference is named {str(path)!r}; its name must end in .dpdq")
     chosen = column_list(columns, "columns")
-    source = open_source(q, side="q")
-    try:
-        if source.n_rows < 2:
-            raise DataError(f"{source.label} has {source.n_rows} rows; a reference needs two")
-        for name in [*(chosen or []), *(types or {})]:
-            if name not in source.schema.names:
-                raise DataError(f"column {name!r} is absent from {source.label}")
-        names = chosen or list(source.schema.names)
-        seed = child_seed(as_generator(random_state))
-        kept = bottom_k_rows(source.n_rows, SAMPLE_ROWS, seed)
-        sample = source.take(kept, names)
-        known = {name: kind for name, kind in (types or {}).items() if name in names}
-        kinds = {column.name: column.kind for column in infer_columns(sample, sample, types=known)}
-        Reference.save(path, source, kinds=kinds, rows=rows, seed=seed)
-        stored = min(rows, source.n_rows)
-        return (
-            f"wrote {path}: {stored:,} of {source.n_rows:,} rows, {len(names)} columns; "
-            f"compare it with: dpdq compare {path} WANT"
-        )
-    finally:
-        source.close()
+    with Steps(show=progress) as steps:
+        with steps.step("open"):
+            source = open_source(q, side="q")
+        try:
+            if source.n_rows < 2:
+                raise DataError(f"{source.label} has {source.n_rows} rows; a reference needs two")
+            for name in [*(chosen or []), *(types or {})]:
+                if name not in source.schema.names:
+                    raise DataError(f"column {name!r} is absent from {source.label}")
+            names = chosen or list(source.schema.names)
+            seed = child_seed(as_generator(random_state))
+            with steps.step("kinds of columns"):
+                kept = bottom_k_rows(source.n_rows, SAMPLE_ROWS, seed)
+                sample = source.take(kept, names)
+                known = {name: kind for name, kind in (types or {}).items() if name in names}
+                columns_found = infer_columns(sample, sample, types=known)
+            kinds = {column.name: column.kind for column in columns_found}
+            with steps.step("keep rows"):
+                Reference.save(path, source, kinds=kinds, rows=rows, seed=seed)
+            stored = min(rows, source.n_rows)
+            return (
+                f"wrote {path}: {stored:,} of {source.n_rows:,} rows, {len(names)} columns; "
+                f"compare it with: dpdq compare {path} WANT"
+            )
+        finally:
+            source.close()
