@@ -15,10 +15,11 @@ Two things go wrong in practice, and each has its answer here.
 - The K models of a cross-fit share their training rows. Under Q = P a row i in one fold and a row
   j in another meet twice, i as training row of j's score and j as training row of i's; both
   meetings move the mean AUC the same way, so its variance is twice what folds would have if they
-  were independent. A test that takes the naive variance rejects at level 2.5 % about 7 % of the
-  time. `auc_interval` doubles the variance; `bench/levels.py` shows the ratio of 1.3 to 1.4 in
-  standard deviation for linear, neighbour and tree models. Far from Q = P the doubling is not
-  needed, and the interval is too wide by at most sqrt(2).
+  were independent. A lower end at nominal 2.5 % that takes the naive variance passes 1/2 in 7 to
+  10 % of draws. `auc_interval` doubles the variance. In `bench/levels.py` the ratio of standard
+  deviations is 1.3 to 1.4 at Q = P, as it should be, and it stays there for neighbours and trees
+  at an AUC near 0.7; only for a linear model does it fall towards 1, and its interval is then too
+  wide by up to sqrt(2).
 """
 
 from __future__ import annotations
