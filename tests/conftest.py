@@ -11,6 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.load_profile("fixed")
 
 for _name in filter(None, os.environ.get("DPDQ_TEST_WITHOUT", "").split(",")):
     sys.modules[_name] = None  # importing it now raises ModuleNotFoundError
