@@ -11,7 +11,7 @@ from dpdq.distance.permutation import (
     permutation_pvalue,
     squared_mmd,
 )
-from dpdq.distance.random_features import feature_block_sums
+from dpdq.distance.random_features import feature_block_sums, frequencies
 from dpdq.errors import DataError, OptionError
 from dpdq.kernels import EnergyKernel, ExponentialKernel, GaussianKernel, kernel_matrix
 
@@ -186,6 +186,17 @@ def test_random_features_approach_the_kernel(form):
         feature_block_sums(points, design, EnergyKernel(), n_frequencies=5, rng=rng)
 
 
+def test_frequencies_are_orthogonal_draws_of_the_spectral_law():
+    rng = np.random.default_rng(8)
+    draws = frequencies(GaussianKernel([2.0]), 5, 10_000, rng)[0]
+    first = draws[:, :5] / np.linalg.norm(draws[:, :5], axis=0)
+    assert np.allclose(first.T @ first, np.eye(5), atol=1e-12)
+    # six standard errors of a variance from 10,000 draws
+    assert np.allclose(draws.var(axis=1), 0.25, atol=6 * 0.25 * math.sqrt(2 / 10_000))
+    cauchy = frequencies(ExponentialKernel([2.0]), 1, 10_000, rng)[0, 0]
+    assert abs(np.mean(np.abs(cauchy) < 0.5) - 0.5) < 6 * 0.5 / 100
+
+
 def test_random_features_fold_blocks_like_rows():
     rng = np.random.default_rng(5)
     points = rng.normal(size=(9000, 2))
@@ -194,7 +205,7 @@ def test_random_features_fold_blocks_like_rows():
     sums = feature_block_sums(points, design, kernel, n_frequencies=7, rng=np.random.default_rng(9))
     rows = design_of(3000, 6000)
     assert (rows.order == design.order).all()
-    z = np.random.default_rng(9).standard_normal((1, 2, 7))[0]
+    z = frequencies(kernel, 2, 7, np.random.default_rng(9))[0]
     angles = points @ z
     features = np.hstack([np.cos(angles), np.sin(angles)])
     folded = np.add.reduceat(features[design.order], design.starts[:-1])

@@ -55,10 +55,10 @@ __all__ = ["MMDTest", "energy_test", "mmd_test"]
 Method = Literal["auto", "single", "aggregated", "random_features"]
 METHODS = ("auto", "single", "aggregated", "random_features")
 EXACT_ROWS = 20_000  # pooled rows up to which "auto" takes the exact kernels
-PART_ROWS = 10_000  # pooled rows of the exact part beside random features
+PART_ROWS = 20_000  # pooled rows of the exact part beside random features
 FLOAT64_ROWS = 1_024  # pooled rows up to which kernel tiles are float64
 SAMPLE_ROWS = 500  # rows that bandwidths are chosen from
-N_FREQUENCIES = 100  # random frequencies of each bandwidth
+N_FREQUENCIES = 200  # random frequencies of each bandwidth
 SHARPNESS = 8.0  # of the soft maximum
 
 
@@ -98,7 +98,7 @@ def mmd_test(
         Samples, shapes (n_q, d) and (n_p, d); at least two rows each.
     method
         ``"single"`` (one bandwidth), ``"aggregated"`` (ten), ``"random_features"`` (ten, in linear
-        time, joined by exact kernels on about 10,000 rows), or ``"auto"``: aggregated up to
+        time, joined by exact kernels on 20,000 of the rows), or ``"auto"``: aggregated up to
         20,000 pooled rows, random features above.
     n_permutations
         B. 999 cost hardly more than 199 and blur the p-value less.
