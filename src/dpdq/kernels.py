@@ -57,6 +57,7 @@ __all__ = [
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 Metric = Literal["euclidean", "cityblock"]
+FEW = 5e7  # operations: a few hundredths of a second
 PIECE = 256  # items of `map_tiles` that are handed out together
 TILE = 512  # rows of a tile: three float64 tiles of this side fit a 6 MiB cache
 
@@ -158,7 +159,9 @@ def symmetric_tiles(n: int, size: int = TILE) -> Iterator[tuple[slice, slice]]:
             yield slice(start, min(start + size, n)), slice(other, min(other + size, n))
 
 
-def map_tiles(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
+def map_tiles(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], *, operations: float = math.inf
+) -> Iterator[_Result]:
     """Do one piece of work an item on all cores, and hand the results back in order.
 
     At most `PIECE` results wait to be fetched. What is computed does not depend on the cores.
@@ -169,12 +172,17 @@ def map_tiles(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Itera
         A function of one item that spends its time in NumPy.
     items
         The items.
+    operations
+        About how many operations all the work takes; below `FEW` threads are not worth starting.
 
     Yields
     ------
     object
         What ``work`` returned, in the order of ``items``.
     """
+    if operations < FEW:
+        yield from map(work, items)
+        return
     for start in range(0, len(items), PIECE):
         yield from parallel_map(work, items[start : start + PIECE])
 

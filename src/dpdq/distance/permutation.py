@@ -268,7 +268,7 @@ class BlockSums:
             np.fill_diagonal(centred, 0.0)
             return math.sqrt(float(np.vdot(centred, centred)) / (m * (m - 1)))
 
-        return np.array(list(map_tiles(work, list(self.sums))))
+        return np.array(list(map_tiles(work, list(self.sums), operations=8.0 * self.sums.size)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,7 +359,9 @@ def block_sums(
     m = len(design.starts) - 1
     sums = np.zeros((len(kernel), m, m))
     pairs = [(one, two) for i, one in enumerate(segments) for two in segments[i:]]
-    for (one, two), folded in zip(pairs, map_tiles(work, pairs), strict=True):
+    operations = float(len(points)) ** 2 * (points.shape[1] + 4 * len(kernel))
+    results = map_tiles(work, pairs, operations=operations)
+    for (one, two), folded in zip(pairs, results, strict=True):
         for k, part in enumerate(folded):
             sums[k, one.blocks, two.blocks] += part
             if one is not two:
@@ -404,7 +406,8 @@ def squared_mmd(sums: BlockSums, labels: np.ndarray, *, unbiased: bool = True) -
         s_pp = rows.sum() - s_q - s_qp
         return (s_qq + own_q) / pairs_q + (s_pp + own_p) / pairs_p - 2.0 * s_qp / (n_q * n_p)
 
-    return np.array(list(map_tiles(work, list(sums.sums))))
+    operations = 2.0 * len(labels) * sums.sums.size
+    return np.array(list(map_tiles(work, list(sums.sums), operations=operations)))
 
 
 def permutation_pvalue(statistics: np.ndarray, *, tolerance: float = 1e-9) -> float:

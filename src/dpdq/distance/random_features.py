@@ -133,7 +133,9 @@ def feature_block_sums(
         return folded
 
     sums = np.zeros((m, 2, len(kernel), n_frequencies))
-    for (_, _, low, high), folded in zip(pieces, map_tiles(work, pieces), strict=True):
+    operations = 20.0 * len(points) * omega.shape[1]
+    folds = map_tiles(work, pieces, operations=operations)
+    for (_, _, low, high), folded in zip(pieces, folds, strict=True):
         sums[low:high] += folded.reshape(high - low, 2, len(kernel), n_frequencies)
 
     def gram(k: int) -> np.ndarray:
@@ -143,7 +145,8 @@ def feature_block_sums(
         product[np.diag_indices(m)] -= design.sizes
         return product
 
-    grams = np.array(list(map_tiles(gram, range(len(kernel)))))
+    operations = 4.0 * m * m * n_frequencies * len(kernel)
+    grams = np.array(list(map_tiles(gram, range(len(kernel)), operations=operations)))
     return BlockSums(grams, design.sizes, 1.0)
 
 
