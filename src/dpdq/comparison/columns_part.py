@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["columns_part", "compare_columns", "schema_part"]
 
+TWO_AT_ONCE = 4_000_000  # rows of both sides
 _LISTED_LEVELS = 20
 pc: Any = pyarrow.compute  # its functions are made at run time, unknown to type checkers
 
@@ -93,10 +94,13 @@ def compare_columns(
         return ColumnFound(column.name, result, levels)
 
     results: list[ColumnFound] = []
-    # Two columns at once: sorting releases the interpreter, and memory stays bounded.
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    # Two columns at once, since sorting releases the interpreter; one where memory is dearer.
+    large = q.n_rows + p.n_rows > TWO_AT_ONCE
+    with ThreadPoolExecutor(max_workers=1 if large else 2) as pool:
         for done, result in enumerate(pool.map(one, columns), start=1):
             results.append(result)
+            if large:
+                pa.default_memory_pool().release_unused()
             if advance is not None:
                 advance(done)
     return results

@@ -18,7 +18,7 @@ from dpdq.comparison.estimation import (
 )
 from dpdq.comparison.labels_part import labels_parts
 from dpdq.comparison.verdict import verdict
-from dpdq.data import units_for_tests
+from dpdq.data import bottom_k_rows, units_for_tests
 from dpdq.weights import Weights
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["FullParts"]
 
 KERNEL_ROWS = 5_000
+EFFECT_ROWS = 1_000_000  # of a side; the intervals are then a thousandth wide
 OUTLIERS = 10
 
 
@@ -90,12 +91,16 @@ class FullParts:
                 rule=rule,
                 seed=self.seeds["ratio"],
             )
+        q.forget_content()
+        p.forget_content()
         self.used["ratio_fit"] = {"q": len(q.rows), "p": len(p.rows)}
         with self.steps.step("score all rows", q.n_rows + p.n_rows) as advance:
             names = [column.name for column in self.columns]
             score_all(self.estimation, q, p, names, advance)
         self.used["ratio_scored"] = {"q": q.n_rows, "p": p.n_rows}
-        self._weights = Weights(q.log_ratio)
+        weights = Weights(q.log_ratio)
+        self._weights_part = weights.to_dict()
+        q.log_ratio = weights.log  # of mean one exactly; one array serves as both
 
     @property
     def weights(self) -> np.ndarray:
@@ -105,7 +110,7 @@ class FullParts:
     @property
     def log_weights(self) -> np.ndarray:
         """Logarithms of the weights."""
-        return self._weights.log
+        return self.q.log_ratio
 
     def _units_of(self, rows_q: np.ndarray | None = None, rows_p: np.ndarray | None = None) -> Any:
         """Units of some rows as two keyword arguments."""
@@ -131,7 +136,7 @@ class FullParts:
         found["ratio"] = self._ratio()
         with steps.step("weights and balance"):
             found["overlap"] = overlap_part(self.q.log_ratio, self.p.log_ratio, self._ids())
-            found["weights"] = self._weights.to_dict()
+            found["weights"] = self._weights_part
             found["balance"] = self._balance()
         with steps.step("slices"):
             found["slices"] = self._slices()
@@ -210,7 +215,10 @@ class FullParts:
             folds = q.folds[q.rows], p.folds[p.rows]
             units = self._units_of(q.rows, p.rows)
         else:
-            scores, folds, units = (q.log_ratio, p.log_ratio), (q.folds, p.folds), self._units_of()
+            rows_q, rows_p = self._effect_rows()
+            scores = q.log_ratio[rows_q], p.log_ratio[rows_p]
+            folds = q.folds[rows_q], p.folds[rows_p]
+            units = self._units_of(rows_q, rows_p)
         self.auc = auc_interval(scores[0], scores[1], folds_q=folds[0], folds_p=folds[1], **units)
         auc = self.auc.to_dict()
         return {
@@ -221,6 +229,15 @@ class FullParts:
             "n_q": len(scores[0]),
             "n_p": len(scores[1]),
         }
+
+    def _effect_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that measure the effect and the divergences: all, or a million a side at random."""
+        seed = self.seeds["kernel"]
+        rows_q, rows_p = (
+            bottom_k_rows(side.n_rows, EFFECT_ROWS, seed) for side in (self.q, self.p)
+        )
+        self.used["effect"] = {"q": len(rows_q), "p": len(rows_p)}
+        return rows_q, rows_p
 
     def _detectable(self) -> dict[str, float | None]:
         from dpdq.distance import detectable_auc, detectable_smd
@@ -253,7 +270,13 @@ class FullParts:
             model = logistic_model_intervals(
                 self.estimation.dense_q, self.estimation.dense_p, **self._units_of(q.rows, p.rows)
             )
-        found = estimate_divergences(q.log_ratio, p.log_ratio, **self._units_of(), model=model)
+        rows_q, rows_p = self._effect_rows()
+        found = estimate_divergences(
+            q.log_ratio[rows_q],
+            p.log_ratio[rows_p],
+            **self._units_of(rows_q, rows_p),
+            model=model,
+        )
         return {
             name: {
                 "estimate": estimate.estimate,
@@ -305,7 +328,7 @@ class FullParts:
         self.used["slices"] = {"q": len(q.rows), "p": len(p.rows)}
         # Equal rows fall into the same half: a bit of the content hash decides.
         halves = {
-            f"halves_{side.name}": (side.content[side.rows] >> np.uint64(17)) % np.uint64(2) == 1
+            f"halves_{side.name}": (side.content >> np.uint64(17)) % np.uint64(2) == 1
             for side in (q, p)
         }
         found = find_slices(

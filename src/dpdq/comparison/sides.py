@@ -43,7 +43,7 @@ class Side:
     rows
         Sorted numbers of the sampled rows.
     content, group
-        Hashes of every row's features and group.
+        Hashes of every row's features and group; `forget_content` keeps those of the sample.
     time
         Time of every row.
     folds
@@ -65,6 +65,10 @@ class Side:
     def n_rows(self) -> int:
         """Number of rows."""
         return self.source.n_rows
+
+    def forget_content(self) -> None:
+        """Keep the content hashes of the sampled rows only: eight bytes a row are given back."""
+        self.content = self.content[self.rows].copy()
 
     def has(self, column: str | None) -> bool:
         """Whether this side has the column."""

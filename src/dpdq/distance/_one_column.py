@@ -347,18 +347,23 @@ def _mean_difference(
     job: Job, q: Ordered, p: Ordered, s: np.ndarray, t: np.ndarray
 ) -> tuple[Estimate, float | None]:
     """SMD of the values, and the same with weights on q; ``s`` and ``t`` are the values sorted."""
-    # int64 microseconds: counted from the first of them, doubles hold them
-    origin = s[0] if job.kind == "datetime" else 0
+
+    def numbers(x: np.ndarray) -> np.ndarray:
+        # int64 microseconds: counted from the first of them, doubles hold them
+        return x - s[0] if job.kind == "datetime" else x
+
     weighted = None
     if job.weights_q is not None:
-        weights = np.asarray(job.weights_q, dtype=np.float64)[q.mask()]
+        weights = np.asarray(job.weights_q, dtype=np.float64)
+        if q.present is not None:
+            weights = weights[q.present]
         if weights.sum() > 0:
-            weighted = standardised_mean_difference(q.values - origin, t - origin, weights).estimate
+            weighted = standardised_mean_difference(numbers(q.values), numbers(t), weights).estimate
     if job.units is None:  # sums in sorted order do not depend on the order of rows
-        return standardised_mean_difference(s - origin, t - origin), weighted
+        return standardised_mean_difference(numbers(s), numbers(t)), weighted
     smd = standardised_mean_difference(
-        q.values - origin,
-        p.values - origin,
+        numbers(q.values),
+        numbers(p.values),
         units_q=job.units.q[q.mask()],
         units_p=job.units.p[p.mask()],
     )
@@ -378,14 +383,18 @@ def _summary(ordered: np.ndarray, kind: str) -> dict[str, Any]:
     if len(ordered) == 0:
         return {}
     origin = ordered[0] if kind == "datetime" else 0
-    x = (ordered - origin).astype(np.float64)
-    # ties of one value have no spread, whatever the rounding of their mean
-    sd = None if len(x) < 2 else float(np.std(x, ddof=1)) if x[0] < x[-1] else 0.0
+    x = np.array(ordered - origin if origin else ordered, dtype=np.float64)
     numbers = {"mean": float(np.mean(x))}
     for name, share in (("min", 0.0), ("q25", 0.25), ("median", 0.5), ("q75", 0.75), ("max", 1.0)):
         place = share * (len(x) - 1)
         low, high = x[math.floor(place)], x[math.ceil(place)]
         numbers[name] = float(low + (high - low) * (place - math.floor(place)))
+    # ties of one value have no spread, whatever the rounding of their mean
+    flat = x[0] == x[-1]
+    x -= numbers["mean"]  # in place: these columns may hold ten million rows
+    sd = None if len(x) < 2 else 0.0
+    if sd is not None and not flat:
+        sd = math.sqrt(float(np.einsum("i,i->", x, x)) / (len(x) - 1))
     if kind == "datetime":
         texts = {name: _instant_text(int(origin) + round(v)) for name, v in numbers.items()}
         return {"mean": texts.pop("mean"), "sd": None if sd is None else sd / MICROSECONDS, **texts}

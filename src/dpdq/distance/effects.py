@@ -302,7 +302,7 @@ def standardised_mean_difference(
     0.7071067811865475
     """
     x, y = _values(q, "q"), _values(p, "p")
-    w = np.full(len(x), 1.0)
+    w = None
     if weights_q is not None:
         w = np.asarray(weights_q, dtype=np.float64)
         if w.shape != x.shape or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
@@ -313,7 +313,7 @@ def standardised_mean_difference(
     centre = 0.5 * (float(x.mean()) + float(y.mean()))  # far from zero nothing is lost
     x, y = x - centre, y - centre
     plain_q, mean_p = float(x.mean()), float(y.mean())
-    mean_q = _inner(w, x) / len(x) if weights_q is not None else plain_q
+    mean_q = _inner(w, x) / len(x) if w is not None else plain_q
     variance_q, variance_p = _variance(x, plain_q), _variance(y, mean_p)
     spread = math.sqrt(0.5 * (variance_q + variance_p))
     # rounding of the means is no spread
@@ -323,11 +323,32 @@ def standardised_mean_difference(
             0.0 if same else None, reason="" if same else "two constants: no spread to divide by"
         )
     d = (mean_p - mean_q) / spread
-    # influence of one row on the mean and on the variances below
     pull = d / (4 * spread**2)
-    rows_q = -w * (x - mean_q) / spread - pull * ((x - plain_q) ** 2 - variance_q)
-    rows_p = (y - mean_p) / spread - pull * ((y - mean_p) ** 2 - variance_p)
-    error = math.sqrt(_mean_variance(rows_q, units_q) + _mean_variance(rows_p, units_p))
+
+    def variance_of(
+        z: np.ndarray,
+        slope: float,
+        centres: tuple[float, float],
+        variance: float,
+        weights: np.ndarray | None,
+        units: np.ndarray | None,
+    ) -> float:
+        """From the influence of one row on the mean and on the variance below, in place."""
+        rows = z - centres[0]
+        if weights is not None:
+            rows *= weights
+        rows *= slope
+        square = z - centres[1]
+        square *= square
+        square -= variance
+        square *= pull
+        rows -= square
+        return _mean_variance(rows, units)
+
+    error = math.sqrt(
+        variance_of(x, -1 / spread, (mean_q, plain_q), variance_q, w, units_q)
+        + variance_of(y, 1 / spread, (mean_p, mean_p), variance_p, None, units_p)
+    )
     if not math.isfinite(error) or min(len(x), len(y)) < 2:
         return Estimate(d, reason="too few rows or groups for an interval")
     return Estimate(d, d - _Z95 * error, d + _Z95 * error, error, method="delta method")
@@ -336,7 +357,8 @@ def standardised_mean_difference(
 def _variance(x: np.ndarray, mean: float) -> float:
     if len(x) < 2:
         return 0.0
-    return _inner(x - mean, x - mean) / (len(x) - 1)
+    centred = x - mean
+    return _inner(centred, centred) / (len(x) - 1)
 
 
 def _inner(x: np.ndarray, y: np.ndarray) -> float:
