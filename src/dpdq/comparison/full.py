@@ -137,6 +137,8 @@ class FullParts:
         with steps.step("weights and balance"):
             found["overlap"] = overlap_part(self.q.log_ratio, self.p.log_ratio, self._ids())
             found["weights"] = self._weights_part
+            if not found["overlap"]["ok"]:
+                found["weights"] |= _useless(found["weights"])
             found["balance"] = self._balance()
         with steps.step("slices"):
             found["slices"] = self._slices()
@@ -371,6 +373,17 @@ class FullParts:
             )
             found += [item.to_dict() | {"id": ids.get(row)} for item in strange]
         return found
+
+
+def _useless(weights: dict[str, Any]) -> dict[str, Any]:
+    """Say of weights, however well they look, that they cannot stand for all of p."""
+    return {
+        "ok": False,
+        "sentence": (
+            "Overlap fails, so no weights can stand for all of p. The rows within reach count as "
+            f"{weights['effective_sample_size']:,.0f} of {weights['n_kept']:,}."
+        ),
+    }
 
 
 def _first(side: Side, most: int) -> np.ndarray:
