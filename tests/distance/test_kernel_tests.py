@@ -51,7 +51,7 @@ def test_level(law, method):
         rejected += result.pvalue <= 0.05
     assert rejected <= most_rejections(n_draws)
     if law != "ties":
-        # a continuous exact test rejects at least once in 60 with probability 0.95, and here it does
+        # an exact test rejects at least once in 60 draws with probability 0.95, and here it does
         assert rejected > 0
 
 
