@@ -6,6 +6,7 @@ where it would skip. ``DPDQ_TEST_WITHOUT=torch,polars`` hides optional packages.
 
 from __future__ import annotations
 
+import importlib.abc
 import os
 import sys
 from pathlib import Path
@@ -16,8 +17,19 @@ from hypothesis import settings
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")
 
-for _name in filter(None, os.environ.get("DPDQ_TEST_WITHOUT", "").split(",")):
-    sys.modules[_name] = None  # importing it now raises ModuleNotFoundError
+
+class _Hidden(importlib.abc.MetaPathFinder):
+    """Makes packages look as if they were not installed."""
+
+    names = frozenset(filter(None, os.environ.get("DPDQ_TEST_WITHOUT", "").split(",")))
+
+    def find_spec(self, name, path=None, target=None):
+        if name in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+if _Hidden.names:
+    sys.meta_path.insert(0, _Hidden())
 
 
 def find_shared_data() -> Path | None:
