@@ -187,7 +187,7 @@ class Indicator:
         return f"{name} (missing)", f"{self.factor:.6g} where the value is missing, else 0"
 
 
-def part_or_none(kind: type, fields: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - of that type
+def part_or_none(kind: type, fields: Mapping[str, Any] | None) -> Any:
     """Rebuild a part of a rule from its fields."""
     return None if fields is None else kind(**fields)
 

@@ -130,7 +130,7 @@ def _block_sizes(rows: int) -> list[int]:
     return [min(BLOCK_ROWS, rows - start) for start in range(0, rows, BLOCK_ROWS)]
 
 
-def frame_source(data: Any, label: str, columns: Sequence[str] | None = None) -> Source:  # noqa: ANN401
+def frame_source(data: Any, label: str, columns: Sequence[str] | None = None) -> Source:
     """Open a table or an array that is in memory.
 
     Parameters
@@ -182,7 +182,7 @@ def frame_source(data: Any, label: str, columns: Sequence[str] | None = None) ->
     return TableSource(_from_frame(data, label, notes), label, columns, notes=notes)
 
 
-def _from_frame(data: Any, label: str, notes: list[str]) -> pa.Table:  # noqa: ANN401
+def _from_frame(data: Any, label: str, notes: list[str]) -> pa.Table:
     import narwhals as nw
 
     if nw.dependencies.is_pandas_dataframe(data):
@@ -203,7 +203,7 @@ def _from_frame(data: Any, label: str, notes: list[str]) -> pa.Table:  # noqa: A
         ) from error
 
 
-def _from_pandas(frame: Any, label: str, notes: list[str]) -> pa.Table:  # noqa: ANN401
+def _from_pandas(frame: Any, label: str, notes: list[str]) -> pa.Table:
     names = [_name(name) for name in frame.columns]
     refuse_twins(names, label)
     arrays = [
@@ -256,7 +256,7 @@ def _from_rows(rows: Sequence[Mapping[Any, Any]], label: str, notes: list[str]) 
     return flatten_structs(_from_columns(columns, label, notes), label)
 
 
-def column_array(values: Any, name: str, label: str, notes: list[str]) -> pa.Array:  # noqa: ANN401
+def column_array(values: Any, name: str, label: str, notes: list[str]) -> pa.Array:
     """Turn one column into an Arrow array; mixed kinds become text, which is noted.
 
     Parameters
@@ -394,7 +394,7 @@ def array_source(
     return ArraySource((array.shape[0], array.shape[1]), cut, kind, label, columns)
 
 
-def _plain_array_of(array: np.ndarray) -> Any:  # noqa: ANN401 - an Arrow or a NumPy array
+def _plain_array_of(array: np.ndarray) -> Any:
     """Turn masked values into missing ones."""
     if np.ma.isMaskedArray(array):
         values = np.ma.getdata(array)
@@ -402,7 +402,7 @@ def _plain_array_of(array: np.ndarray) -> Any:  # noqa: ANN401 - an Arrow or a N
     return array
 
 
-def _from_torch(tensor: Any, label: str) -> np.ndarray:  # noqa: ANN401 - a tensor
+def _from_torch(tensor: Any, label: str) -> np.ndarray:
     import torch
 
     if tensor.layout != torch.strided:
@@ -423,7 +423,7 @@ def _is_sparse(data: object) -> bool:
     return sparse is not None and bool(sparse.issparse(data))
 
 
-def _sparse_source(data: Any, label: str, columns: Sequence[str] | None) -> Source:  # noqa: ANN401
+def _sparse_source(data: Any, label: str, columns: Sequence[str] | None) -> Source:
     if data.ndim != 2:
         raise DataError(f"{label}: the sparse array has {data.ndim} dimensions; give two")
     n, d = data.shape

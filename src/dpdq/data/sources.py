@@ -293,7 +293,7 @@ def _joined(parts: list[pa.RecordBatch], schema: pa.Schema, label: str) -> pa.Re
 
 
 def open_source(
-    data: Any,  # noqa: ANN401 - whatever the user has
+    data: Any,
     *,
     side: str,
     columns: Sequence[str] | None = None,

@@ -132,7 +132,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:  # noqa: ANN401 - any JSON value
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a JSON file, keys in the order given, whole or not at all.
 
     Parameters

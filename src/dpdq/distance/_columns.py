@@ -36,7 +36,7 @@ _LABEL_LENGTH = 80
 MICROSECONDS = 1_000_000
 
 
-def as_arrow(column: Any, side: str) -> Any:  # noqa: ANN401 - any column
+def as_arrow(column: Any, side: str) -> Any:
     """A column as one Arrow array; NumPy arrays and lists become one without a copy if possible."""
     if isinstance(column, (pa.Array, pa.ChunkedArray)):
         return _values._joined(column)
@@ -84,7 +84,7 @@ class Ordered:
         return np.ones(len(self.rows), bool) if self.present is None else self.present
 
 
-def read_ordered(column: Any, kind: str, where: str) -> list[Ordered]:  # noqa: ANN401
+def read_ordered(column: Any, kind: str, where: str) -> list[Ordered]:
     """The numbers of a column; free text gives two (characters, words), others one.
 
     Null, NaN and infinite values are missing.
@@ -108,7 +108,7 @@ def read_ordered(column: Any, kind: str, where: str) -> list[Ordered]:  # noqa: 
     return [_finite(_values.numbers(array, where))]
 
 
-def _numbers(array: Any) -> np.ndarray:  # noqa: ANN401 - Arrow has no types
+def _numbers(array: Any) -> np.ndarray:
     return array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
 
 
@@ -143,7 +143,7 @@ def level_text(text: str) -> str:
     return f"{text[: _LABEL_LENGTH - 8]}\N{HORIZONTAL ELLIPSIS}{digest}"
 
 
-def read_codes(column: Any, kind: str, where: str) -> tuple[np.ndarray, Any]:  # noqa: ANN401
+def read_codes(column: Any, kind: str, where: str) -> tuple[np.ndarray, Any]:
     """Codes of one side and the texts of its levels, as `dpdq.data` spells them."""
     array = as_arrow(column, where)
     if kind == "boolean":
@@ -156,7 +156,7 @@ def read_codes(column: Any, kind: str, where: str) -> tuple[np.ndarray, Any]:  #
     return _values.labels(array, where)
 
 
-def read_levels(q: Any, p: Any, kind: str, name: str) -> Levels:  # noqa: ANN401
+def read_levels(q: Any, p: Any, kind: str, name: str) -> Levels:
     """Levels of both sides on one list, ordered by pooled count and then by text."""
     codes_q, texts_q = read_codes(q, kind, f"{name} of q")
     codes_p, texts_p = read_codes(p, kind, f"{name} of p")

@@ -199,7 +199,7 @@ def _joined(pvalues: Sequence[float | None]) -> float | None:
     return min(1.0, len(known) * min(known)) if known else None
 
 
-def _effect(job: Job, bins_q: np.ndarray, bins_p: np.ndarray, cells: Any) -> dict[str, Any]:  # noqa: ANN401
+def _effect(job: Job, bins_q: np.ndarray, bins_p: np.ndarray, cells: Any) -> dict[str, Any]:
     """PSI and JSD of binned rows; ``cells`` gives each row's bin where units need it."""
     design_q = design_p = 1.0
     if job.units is not None:

@@ -37,7 +37,7 @@ def classifier_test(
     p: np.ndarray,
     *,
     method: Method = "auto",
-    estimator: Any = None,  # noqa: ANN401 - any scikit-learn classifier
+    estimator: Any = None,
     n_folds: int = 5,
     n_permutations: int | None = None,
     units_q: np.ndarray | None = None,
@@ -133,7 +133,7 @@ def classifier_test(
     return _split_test(q, p, estimator, n_permutations or 999, units_q, units_p, rng)
 
 
-def _boosting() -> Any:  # noqa: ANN401 - a scikit-learn classifier
+def _boosting() -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return HistGradientBoostingClassifier(
@@ -142,7 +142,7 @@ def _boosting() -> Any:  # noqa: ANN401 - a scikit-learn classifier
 
 
 def _scores(
-    estimator: Any,  # noqa: ANN401 - any scikit-learn classifier
+    estimator: Any,
     train: np.ndarray,
     is_p: np.ndarray,
     score: np.ndarray,
@@ -168,7 +168,7 @@ def _scores(
 def _split_test(
     q: np.ndarray,
     p: np.ndarray,
-    estimator: Any,  # noqa: ANN401 - any scikit-learn classifier
+    estimator: Any,
     n_permutations: int,
     units_q: np.ndarray | None,
     units_p: np.ndarray | None,
@@ -245,7 +245,7 @@ def _split_test(
 def _refit_test(
     q: np.ndarray,
     p: np.ndarray,
-    estimator: Any,  # noqa: ANN401 - any scikit-learn classifier
+    estimator: Any,
     n_folds: int,
     n_permutations: int,
     rng: np.random.Generator,
@@ -319,7 +319,7 @@ def _ridge_scores(points: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> 
 
 
 def _refitted_scores(
-    estimator: Any,  # noqa: ANN401 - any scikit-learn classifier
+    estimator: Any,
     points: np.ndarray,
     labels: np.ndarray,
     folds: np.ndarray,

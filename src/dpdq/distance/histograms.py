@@ -220,7 +220,7 @@ def level_histogram(levels: Levels, n_missing_q: int, n_missing_p: int) -> Histo
 
 
 def reweighted_histogram(
-    column: Any,  # noqa: ANN401 - any column
+    column: Any,
     histogram: Histogram | Mapping[str, Any],
     weights: np.ndarray,
     *,
@@ -297,7 +297,7 @@ def _from_json(data: Mapping[str, Any]) -> Histogram:
     )
 
 
-def _ordered_bins(column: Any, kind: str, given: Histogram) -> np.ndarray:  # noqa: ANN401
+def _ordered_bins(column: Any, kind: str, given: Histogram) -> np.ndarray:
     """The bin of each row, -1 where missing."""
     side = read_ordered(column, kind, "column of q")[0]
     if given.edges is None:
@@ -313,7 +313,7 @@ def _ordered_bins(column: Any, kind: str, given: Histogram) -> np.ndarray:  # no
     return np.where(side.mask(), bins, -1)
 
 
-def _level_bins(column: Any, kind: str, given: Histogram) -> np.ndarray:  # noqa: ANN401
+def _level_bins(column: Any, kind: str, given: Histogram) -> np.ndarray:
     codes, texts = read_codes(column, kind, "column of q")
     labels = list(given.labels or ())
     own = {OTHER, MISSING}

@@ -73,8 +73,8 @@ __all__ = [
 
 
 def compare_column(
-    q: Any,  # noqa: ANN401 - an Arrow or NumPy column
-    p: Any,  # noqa: ANN401
+    q: Any,
+    p: Any,
     kind: str,
     *,
     name: str = "",
@@ -304,7 +304,7 @@ class ColumnTests(Result):
             lines.append(f"  ... and {len(self.rows) - 20} more")
         return "\n".join(lines)
 
-    def to_frame(self) -> Any:  # noqa: ANN401 - pyarrow has no types
+    def to_frame(self) -> Any:
         """The numbers of all columns as an Arrow table, one row a column."""
         import pyarrow as pa
 
@@ -327,8 +327,8 @@ class ColumnTests(Result):
 
 
 def univariate_tests(
-    q: Any,  # noqa: ANN401 - whatever `dpdq.data.open_source` takes
-    p: Any,  # noqa: ANN401
+    q: Any,
+    p: Any,
     *,
     columns: Sequence[str] | Mapping[str, str] | None = None,
     tests: str | Mapping[str, str] = "auto",
@@ -423,7 +423,7 @@ def univariate_tests(
     types = dict(columns) if isinstance(columns, Mapping) else None
     found = infer_columns(samples[0], samples[1], types=types)
 
-    def one(column: Any) -> ColumnResult:  # noqa: ANN401 - a dpdq.data.Column
+    def one(column: Any) -> ColumnResult:
         test = tests.get(column.name, "auto") if isinstance(tests, Mapping) else tests
         if not isinstance(tests, Mapping) and column.kind in LEVEL_KINDS and test in RANK_TESTS:
             test = "auto"

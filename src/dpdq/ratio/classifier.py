@@ -77,7 +77,7 @@ class ClassifierRatio(RatioEstimator):
 
     def __init__(
         self,
-        estimator: Any = None,  # noqa: ANN401 - any scikit-learn classifier
+        estimator: Any = None,
         *,
         calibrate: bool = True,
         validation_fraction: float = 0.2,
@@ -115,7 +115,7 @@ class ClassifierRatio(RatioEstimator):
                 self._score(q[held_q]), self._score(p[held_p]), weights_q[held_q], weights_p[held_p]
             )
 
-    def _new_model(self, seed: int) -> Any:  # noqa: ANN401
+    def _new_model(self, seed: int) -> Any:
         from sklearn.base import clone
 
         if self.estimator is None:
@@ -143,7 +143,7 @@ class ClassifierRatio(RatioEstimator):
         return self.intercept_ + self.slope_ * self._score(x)
 
 
-def _weight_keyword(model: Any, weights: Array) -> dict[str, Array]:  # noqa: ANN401
+def _weight_keyword(model: Any, weights: Array) -> dict[str, Array]:
     """``sample_weight`` under the name that this classifier, or a pipeline's last step, takes."""
     from sklearn.pipeline import Pipeline
     from sklearn.utils.validation import has_fit_parameter

@@ -115,7 +115,7 @@ def _unseen(verdict: Mapping[str, Any]) -> str:
     return f"; a difference below AUC {number(auc)} would have gone unseen."
 
 
-def _weighting_steps(comparison: Mapping[str, Any], shifted: Any) -> list[str]:  # noqa: ANN401
+def _weighting_steps(comparison: Mapping[str, Any], shifted: Any) -> list[str]:
     overlap, weights = part(comparison, "overlap"), part(comparison, "weights")
     balance = part(comparison, "balance")
     share = as_float(overlap.get("share_of_p_out_of_reach"))

@@ -34,7 +34,7 @@ def _shares(values: Any, length: int) -> list[float] | None:
 class _Bins:
     """A histogram read from its JSON: where each bin stands in [0, 1] and what it is called."""
 
-    def __init__(self, data: Any, kind: str = "") -> None:  # noqa: ANN401 - JSON
+    def __init__(self, data: Any, kind: str = "") -> None:
         data = data if isinstance(data, Mapping) else {}
         lengths = [len(data[s]) for s in ("q", "p") if isinstance(data.get(s), (list, tuple))]
         n = max(lengths, default=0)

@@ -69,37 +69,37 @@ _STATISTICS = {
 # -- filters ---------------------------------------------------------------------------------------
 
 
-def _titled(shown: str, value: Any, tag: str = "span") -> charts.Svg:  # noqa: ANN401 - JSON
+def _titled(shown: str, value: Any, tag: str = "span") -> charts.Svg:
     full = formatting.exact(value)
     if not full or full == shown:
         return charts.Svg(html.escape(shown))
     return charts.Svg(f'<{tag} title="{html.escape(full)}">{html.escape(shown)}</{tag}>')
 
 
-def _num(value: Any, digits: int = 3) -> charts.Svg:  # noqa: ANN401 - JSON
+def _num(value: Any, digits: int = 3) -> charts.Svg:
     return _titled(formatting.number(_known(value), digits), _known(value))
 
 
-def _pct(value: Any, digits: int = 3) -> charts.Svg:  # noqa: ANN401 - JSON
+def _pct(value: Any, digits: int = 3) -> charts.Svg:
     return _titled(formatting.percent(_known(value), digits), _known(value))
 
 
-def _pval(value: Any) -> charts.Svg:  # noqa: ANN401 - JSON
+def _pval(value: Any) -> charts.Svg:
     return _titled(formatting.pvalue(_known(value)), _known(value))
 
 
-def _count(value: Any) -> charts.Svg:  # noqa: ANN401 - JSON
+def _count(value: Any) -> charts.Svg:
     return _titled(formatting.count(_known(value)), _known(value))
 
 
-def _known(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _known(value: Any) -> Any:
     """Return None for a template's undefined value."""
     from jinja2 import Undefined
 
     return None if isinstance(value, Undefined) else value
 
 
-def _text(value: Any, limit: int = 40, *, titled: bool = True) -> charts.Svg:  # noqa: ANN401
+def _text(value: Any, limit: int = 40, *, titled: bool = True) -> charts.Svg:
     """Return a text from the data, isolated from its surroundings, cut with its full text beside.
 
     The full text of a tooltip ends after 400 characters, so that one cell cannot fill the page.
@@ -114,16 +114,16 @@ def _text(value: Any, limit: int = 40, *, titled: bool = True) -> charts.Svg:  #
     return charts.Svg(f'<bdi title="{html.escape(full)}">{html.escape(shown)}</bdi>')
 
 
-def _short(value: Any, limit: int) -> str:  # noqa: ANN401 - JSON
+def _short(value: Any, limit: int) -> str:
     return formatting.shorten("" if _known(value) is None else value, limit)
 
 
-def _capital(value: Any) -> str:  # noqa: ANN401 - JSON
+def _capital(value: Any) -> str:
     text = "" if _known(value) is None else str(value)
     return text[:1].upper() + text[1:]
 
 
-def _between(estimate: Any, style: str = "number") -> charts.Svg:  # noqa: ANN401 - JSON
+def _between(estimate: Any, style: str = "number") -> charts.Svg:
     """Return the interval of ``{"low", "high"}`` in words."""
     estimate = _known(estimate)
     if not isinstance(estimate, Mapping):
@@ -140,7 +140,7 @@ def _raw(value: Any, *, ascii_only: bool = False) -> str:  # noqa: ANN401, ARG00
     return formatting.exact(value)
 
 
-def _sort_key(value: Any) -> charts.Svg:  # noqa: ANN401 - JSON
+def _sort_key(value: Any) -> charts.Svg:
     """Return the attribute that a table sorts by."""
     value = _known(value)
     if isinstance(value, bool):
@@ -149,7 +149,7 @@ def _sort_key(value: Any) -> charts.Svg:  # noqa: ANN401 - JSON
     return charts.Svg(f' data-v="{html.escape(full)}"' if full else ' data-v=""')
 
 
-def _summary_value(value: Any) -> charts.Svg:  # noqa: ANN401 - JSON
+def _summary_value(value: Any) -> charts.Svg:
     """Return one cell of a column's summary: a number, a text, or the most frequent levels."""
     value = _known(value)
     if isinstance(value, Mapping):
@@ -171,7 +171,7 @@ def _summary_value(value: Any) -> charts.Svg:  # noqa: ANN401 - JSON
     return _num(value)
 
 
-def _is_number(value: Any) -> bool:  # noqa: ANN401 - JSON
+def _is_number(value: Any) -> bool:
     return as_float(_known(value)) is not None
 
 
@@ -216,9 +216,9 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _on_json(chart: Any) -> Any:  # noqa: ANN401 - a function
+def _on_json(chart: Any) -> Any:
     @functools.wraps(chart)
-    def draw(*numbers: Any, **options: Any) -> charts.Svg:  # noqa: ANN401 - JSON
+    def draw(*numbers: Any, **options: Any) -> charts.Svg:
         known = {name: _known(value) for name, value in options.items()}
         return chart(*map(_known, numbers), **known)
 
@@ -240,7 +240,7 @@ def _hash(text: str) -> str:
 # -- what the templates read -----------------------------------------------------------------------
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _plain(value: Any) -> Any:
     """Return JSON without what it cannot hold: numbers that are not finite become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -310,7 +310,7 @@ def _view(comparison: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[
     }
 
 
-def _source_name(value: Any, side: str) -> str:  # noqa: ANN401 - JSON
+def _source_name(value: Any, side: str) -> str:
     """Return the name of a side, empty where it says no more than the side itself."""
     return "" if value is None or value == side else str(value)
 
@@ -335,7 +335,7 @@ def _verdict(verdict: Mapping[str, Any]) -> dict[str, str]:
     return {"state": state, "mark": mark, "word": word, "sentence": first, "rest": rest}
 
 
-def _share_top(overlap: Any) -> float:  # noqa: ANN401 - JSON
+def _share_top(overlap: Any) -> float:
     """Return the end of the scale on which a small share can still be seen."""
     known = (
         [as_float(overlap.get(k)) for k in ("share_of_p_out_of_reach", "low", "high")]
@@ -362,7 +362,7 @@ def _one_reason(divergences: Mapping[str, Any]) -> str:
     return reasons.pop().rstrip(".") if len(reasons) == 1 and len(open_ended) > 1 else ""
 
 
-def _scale_of(estimate: Any, bound: float | None) -> float:  # noqa: ANN401 - JSON
+def _scale_of(estimate: Any, bound: float | None) -> float:
     """Return the end of a divergence's scale: its bound, or a round number above its numbers."""
     if bound is not None:
         return bound
@@ -374,7 +374,7 @@ def _scale_of(estimate: Any, bound: float | None) -> float:  # noqa: ANN401 - JS
     return next((power * m for m in (1, 2, 5, 10) if most * 1.2 <= power * m), power * 20)
 
 
-def _metrics(performance: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON
+def _metrics(performance: Any) -> list[dict[str, Any]]:
     """Return one row a metric, with a scale that holds all its numbers."""
     rows = []
     for name, parts in performance.items() if isinstance(performance, Mapping) else ():

@@ -12,7 +12,7 @@ from dpdq.errors import DataError, InputTypeError
 __all__ = ["as_labels", "as_log_weights", "as_mask", "as_vector"]
 
 
-def as_vector(values: Any, name: str) -> np.ndarray:  # noqa: ANN401 - anything array-like
+def as_vector(values: Any, name: str) -> np.ndarray:
     """One row of float64 numbers out of whatever came, NaN refused."""
     if is_torch(values):
         if values.is_complex():
@@ -31,7 +31,7 @@ def as_vector(values: Any, name: str) -> np.ndarray:  # noqa: ANN401 - anything 
     return array
 
 
-def as_log_weights(values: Any) -> np.ndarray:  # noqa: ANN401 - anything array-like
+def as_log_weights(values: Any) -> np.ndarray:
     array = as_vector(values, "log_weights")
     if array.size == 0:
         raise DataError("log_weights is empty; give one log weight a row")
@@ -49,7 +49,7 @@ def as_log_weights(values: Any) -> np.ndarray:  # noqa: ANN401 - anything array-
     return array
 
 
-def as_mask(mask: Any, n: int) -> np.ndarray:  # noqa: ANN401 - anything array-like
+def as_mask(mask: Any, n: int) -> np.ndarray:
     if is_torch(mask):
         mask = mask.detach().cpu().numpy()
     array = np.asarray(mask)
@@ -60,7 +60,7 @@ def as_mask(mask: Any, n: int) -> np.ndarray:  # noqa: ANN401 - anything array-l
     return array
 
 
-def as_labels(groups: Any, n: int) -> np.ndarray:  # noqa: ANN401 - anything array-like
+def as_labels(groups: Any, n: int) -> np.ndarray:
     if is_torch(groups):
         groups = groups.detach().cpu().numpy()
     array = np.asarray(groups)

@@ -66,7 +66,7 @@ class Weights:
 
     log: np.ndarray
 
-    def __init__(self, log_weights: Any, *, mask: Any = None) -> None:  # noqa: ANN401
+    def __init__(self, log_weights: Any, *, mask: Any = None) -> None:
         array = np.array(as_log_weights(log_weights))
         if mask is not None:
             array = np.where(as_mask(mask, array.size), array, -np.inf)
@@ -107,7 +107,7 @@ class Weights:
         return cls(np.zeros(n))
 
     @classmethod
-    def from_values(cls, values: Any) -> Weights:  # noqa: ANN401 - anything array-like
+    def from_values(cls, values: Any) -> Weights:
         """Build weights from plain non-negative numbers on any scale; zero drops the row.
 
         Raises
@@ -397,9 +397,9 @@ class Weights:
 
     def mean(
         self,
-        y: Any,  # noqa: ANN401 - anything array-like
+        y: Any,
         *,
-        groups: Any = None,  # noqa: ANN401 - anything array-like
+        groups: Any = None,
         level: float = 0.95,
     ) -> Estimate:
         """Estimate the mean of y under p by the ratio estimator sum(w y) / sum(w).

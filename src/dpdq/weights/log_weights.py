@@ -20,7 +20,7 @@ def _kept(array: np.ndarray) -> np.ndarray:
     return array if kept.all() else array[kept]
 
 
-def logmeanexp(log_weights: Any) -> float:  # noqa: ANN401 - anything array-like
+def logmeanexp(log_weights: Any) -> float:
     """Log of the mean weight, log(mean(exp(log_weights))), without leaving the floating range.
 
     Rows with -infinity count as zeros.
@@ -55,7 +55,7 @@ def log_sum(array: np.ndarray) -> float:
     return top + math.log(float(np.exp(array - top).sum()))
 
 
-def effective_sample_size(log_weights: Any) -> float:  # noqa: ANN401 - anything array-like
+def effective_sample_size(log_weights: Any) -> float:
     """Kish's effective sample size of importance weights.
 
         (sum w)^2 / sum w^2,   between 1 and the number of kept rows

@@ -110,7 +110,7 @@ def _fit_generalised_pareto(log_x: np.ndarray) -> tuple[float, float]:
     return shape, math.log(-shape / float(best[0]))
 
 
-def pareto_khat(log_weights: Any) -> float | None:  # noqa: ANN401 - anything array-like
+def pareto_khat(log_weights: Any) -> float | None:
     """Shape k-hat of the Pareto tail of importance weights.
 
     A generalised Pareto law is fitted to the min(n / 5, 3 sqrt(n)) largest of n kept weights, and
