@@ -124,3 +124,17 @@ def test_failure_texts():
         strangest_rows(np.zeros(200), score, p, q, max_rows=0)
     with pytest.raises(DataError, match=r"score gave shape \(1,\) for"):
         strangest_rows(np.zeros(200), lambda t: np.zeros(1), p, q)
+
+
+def test_numbers_beside_words_are_compared_as_text():
+    p = pa.table({"code": [1, 2, 7]})
+    q = pa.table({"code": ["a", "b", "c", "d"]})
+
+    def score(table):
+        assert table.schema.field("code").type == pa.string()
+        return np.array([5.0 if value == "7" else 0.0 for value in table["code"].to_pylist()])
+
+    (row,) = strangest_rows(np.array([0.0, 0.0, 5.0]), score, p, q, max_rows=1, random_state=0)
+    assert row.row == 2
+    assert row.columns[0].name == "code"
+    assert row.columns[0].contribution == 5.0
