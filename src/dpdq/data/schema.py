@@ -36,6 +36,7 @@ __all__ = [
     "infer_columns",
     "level_changes",
     "schema_difference",
+    "type_family",
 ]
 
 KINDS = ("numeric", "boolean", "categorical", "datetime", "text", "embedding")
@@ -263,6 +264,38 @@ def level_changes(
     }
 
 
+def type_family(kind: pa.DataType) -> str | None:
+    """Name the family of a type: null, boolean, number, string, time or list; None for others.
+
+    Parameters
+    ----------
+    kind
+        The type of a column, dictionary encoded or not.
+
+    Returns
+    -------
+    str or None
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> type_family(pa.int16()), type_family(pa.dictionary(pa.int32(), pa.string()))
+    ('number', 'string')
+    """
+    plain = _values.value_type(kind)
+    if pt.is_null(plain):
+        return "null"
+    if pt.is_boolean(plain):
+        return "boolean"
+    if _values.is_number(plain):
+        return "number"
+    if _values.is_text(plain):
+        return "string"
+    if _values.is_time(plain):
+        return "time"
+    return "list" if _values.is_number_list(plain) else None
+
+
 def _absent(
     here: Mapping[str, int], there: Mapping[str, int], limit: int, share: str
 ) -> dict[str, Any] | None:
@@ -305,22 +338,7 @@ class _Side:
         self.rows = rows
         self.type_name = _values.type_name(kind)
         self.encoded = pt.is_dictionary(self.values.type)
-        self.family = self._family(self.values.type)
-
-    @staticmethod
-    def _family(kind: pa.DataType) -> str | None:
-        plain = _values.value_type(kind)
-        if pt.is_null(plain):
-            return "null"
-        if pt.is_boolean(plain):
-            return "boolean"
-        if _values.is_number(plain):
-            return "number"
-        if _values.is_text(plain):
-            return "string"
-        if _values.is_time(plain):
-            return "time"
-        return "list" if _values.is_number_list(plain) else None
+        self.family = type_family(self.values.type)
 
     def require(self, kind: str) -> None:
         """Refuse values that cannot be read as the kind that was asked for."""
