@@ -7,12 +7,15 @@
     ├── InputTypeError           an argument has the wrong type            (also TypeError)
     ├── NotFittedError           a method was called before ``fit``        (also ValueError)
     ├── OverlapError             p lies where q has no data                (also ValueError)
+    ├── ConvergenceError         an iteration did not reach its tolerance  (also RuntimeError)
+    ├── WorkerError              workers die on a part of a job            (also RuntimeError)
     └── MissingDependencyError   an optional package is not installed      (also ImportError)
 
 A message is one sentence that says what came, where, what was expected and what to do.
 """
 
 __all__ = [
+    "ConvergenceError",
     "DataError",
     "DpdqError",
     "FileError",
@@ -21,6 +24,7 @@ __all__ = [
     "NotFittedError",
     "OptionError",
     "OverlapError",
+    "WorkerError",
 ]
 
 
@@ -54,6 +58,14 @@ class NotFittedError(DpdqError, ValueError):
 
 class OverlapError(DpdqError, ValueError):
     """p lies where q has no data, so that no weighting of q can answer."""
+
+
+class ConvergenceError(DpdqError, RuntimeError):
+    """An iteration stopped before it reached its tolerance; what it had is no answer."""
+
+
+class WorkerError(DpdqError, RuntimeError):
+    """Every worker that took a part of a job died on it."""
 
 
 class MissingDependencyError(DpdqError, ImportError):

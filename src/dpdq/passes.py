@@ -6,12 +6,15 @@
 A pass sees rows in blocks of at most 65,536 whose boundaries depend on the data alone, and a
 state is small (counts, moments, the k smallest keys). ``merge`` must be associative, and adjacent
 states are merged in row order, so that the answer is the same however the rows were divided.
+
+To run in other processes a pass must pickle, so its class stands in a module. To be resumed, its
+states must be plain (see `dpdq.engine`), and its `fingerprint` must tell it from other passes.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 
@@ -29,6 +32,9 @@ class Pass(abc.ABC, Generic[State, Answer]):
     columns: list[str] | None = None
     """Columns that the pass reads; ``None`` reads all."""
 
+    state_types: ClassVar[tuple[type, ...]] = ()
+    """Dataclasses that stand in a state."""
+
     @abc.abstractmethod
     def init(self) -> State:
         """Return the state of no rows."""
@@ -44,3 +50,7 @@ class Pass(abc.ABC, Generic[State, Answer]):
     @abc.abstractmethod
     def finish(self, state: State) -> Answer:
         """Turn the final state into the answer."""
+
+    def fingerprint(self) -> Any:
+        """Plain values that tell this pass from another one of its class; its attributes."""
+        return vars(self)

@@ -151,6 +151,8 @@ def file_source(
         source = parts[0] if len(parts) == 1 else JoinedSource(parts, label)
         source.label = label
     source.notes[:0] = notes
+    states = [(file.path, os.stat(file.path)) for file in files]
+    source.origin = tuple((os.path.basename(p), s.st_size, s.st_mtime_ns) for p, s in states)
     return source
 
 
@@ -305,6 +307,8 @@ def _is_json_object(head: bytes) -> bool:
 
 class _StoredFiles(Source):
     """Arrow batches in files that are read in place."""
+
+    reach = "files"
 
     def __init__(
         self,

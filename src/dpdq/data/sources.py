@@ -68,7 +68,14 @@ class Source(abc.ABC):
         Number of rows.
     population_rows
         Number of rows that these stand for; ``n_rows`` unless they are a kept sample.
+    reach
+        Who else can read the rows by way of a pickled copy of this object: ``"files"``, every
+        machine that sees the same files; ``"machine"``, processes of this machine; ``"memory"``,
+        nobody without copying the rows.
     """
+
+    reach: str = "memory"
+    origin: tuple[tuple[str, int, int], ...] = ()  # files: name, size, time of change in ns
 
     def __init__(
         self,
@@ -111,6 +118,15 @@ class Source(abc.ABC):
     ) -> None:
         self.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy in another process reads the same rows and does not own them."""
+        return {**vars(self), "_on_close": None, "reference": None}
+
+    @property
+    def largest_piece(self) -> int:
+        """Rows of the largest stored piece."""
+        return int(np.diff(self._starts).max(initial=0))
+
     def close(self) -> None:
         """Give back files; a source that was spooled to disk cannot be read afterwards."""
         if self._on_close is not None:
@@ -138,20 +154,51 @@ class Source(abc.ABC):
         DataError
             If a column is absent, or a stored value cannot be read.
         """
-        names, schema = self._chosen(columns)
-        return self._blocks(range(len(self._starts) - 1), names, schema)
+        return self.blocks(0, -(-self.n_rows // BLOCK_ROWS), columns)
 
-    def _blocks(
-        self, pieces: Iterable[int], names: list[str], schema: pa.Schema
+    def blocks(
+        self, first: int, last: int, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        if not names:
+        """Read the blocks ``first`` to ``last - 1`` of those that `batches` gives.
+
+        Parameters
+        ----------
+        first, last
+            Numbers of blocks; what lies behind the end is left out.
+        columns
+            Columns to read, in the order wanted; ``None`` reads all.
+
+        Yields
+        ------
+        pyarrow.RecordBatch
+            The next block. Stored pieces outside are not read.
+
+        Raises
+        ------
+        DataError
+            If a column is absent, or a stored value cannot be read.
+        """
+        names, schema = self._chosen(columns)
+        start, stop = first * BLOCK_ROWS, min(last * BLOCK_ROWS, self.n_rows)
+        if not names or start >= stop:
             return iter(())
-        stored = (
-            conform(batch, schema, self.label)
-            for piece in pieces
-            for batch in self._read(piece, names)
-        )
-        return recut(stored, schema, self.label)
+        return recut(self._stored_rows(start, stop, names, schema), schema, self.label)
+
+    def _stored_rows(
+        self, start: int, stop: int, names: list[str], schema: pa.Schema
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows ``start`` to ``stop - 1``, in batches as they are stored."""
+        piece = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while piece < len(self._starts) - 1 and self._starts[piece] < stop:
+            row = int(self._starts[piece])
+            for batch in self._read(piece, names):
+                low, high = max(start - row, 0), min(stop - row, batch.num_rows)
+                row += batch.num_rows
+                if low < high:
+                    yield conform(batch.slice(low, high - low), schema, self.label)
+                if row >= stop:
+                    break
+            piece += 1
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Read one whole column.
@@ -244,6 +291,7 @@ class _Narrowed(Source):
             population_rows=source.population_rows,
         )
         self._source = source
+        self.reach, self.origin = source.reach, source.origin
 
     def _read(self, piece: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
         return self._source._read(piece, columns)

@@ -161,6 +161,8 @@ class SpooledSource(Source):
         As in `dpdq.data.Source`.
     """
 
+    reach = "machine"
+
     def __init__(
         self,
         files: list[str],

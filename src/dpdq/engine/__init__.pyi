@@ -1,3 +1,4 @@
-from dpdq.engine.local import run as run
+from dpdq.engine.running import Engine as Engine
+from dpdq.engine.running import run as run
 
-__all__ = ["run"]
+__all__: list[str]

@@ -46,5 +46,7 @@ def test_merged_parts_equal_the_whole():
 
 
 def test_an_unknown_engine_is_refused():
-    with pytest.raises(OptionError, match="Unknown engine 'cloud'. Choose one of 'local'."):
+    with pytest.raises(
+        OptionError, match="Unknown engine 'cloud'. Choose one of 'local', 'pool', 'shards', 'ray'."
+    ):
         run(Moments(), open_source(np.zeros((3, 1)), side="q"), engine="cloud")
