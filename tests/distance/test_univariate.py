@@ -449,3 +449,44 @@ def test_the_quick_path_loads_neither_scikit_learn_nor_scipy_stats():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("sizes", [(150, 150), (100, 600)])
+@pytest.mark.parametrize("kind", ["numeric", "categorical"])
+def test_the_detectable_psi_is_detected(kind, sizes):
+    """Power at the population PSI that is said to be detectable is 80 %.
+
+    120 draws: a power of 0.8 leaves 71 to 116 with probability below 1e-7.
+    """
+    n, m = sizes
+    rng = np.random.default_rng(70)
+    share = np.array([0.2, 0.3, 0.25, 0.25])
+    found = 0
+    for seed in range(120):
+        if kind == "numeric":
+            q = rng.normal(size=n)
+            detectable = compare_column(q, rng.normal(size=m), kind, seed=seed).detectable
+            p = rng.normal(size=m) + np.sqrt(detectable)
+        else:
+            q = rng.choice(list("abcd"), n, p=share)
+            same = rng.choice(list("abcd"), m, p=share)
+            detectable = compare_column(q, same, kind, seed=seed).detectable
+            # shares move by t (1, -1, 0, 0): PSI = sum of (change) log(ratio), close to t^2 sum 1/p
+            step = np.sqrt(detectable / (1 / 0.2 + 1 / 0.3))
+            p = rng.choice(list("abcd"), m, p=share + step * np.array([1, -1, 0, 0]))
+        found += compare_column(q, p, kind, n_permutations=99, seed=seed).pvalue <= 0.05
+    assert 71 <= found <= 116
+
+
+def test_detectable_shrinks_with_rows_and_grows_with_parts():
+    rng = np.random.default_rng(71)
+    x = rng.normal(size=4000)
+    few = compare_column(x[:400], x[400:800], "numeric")
+    many = compare_column(x[:2000], x[2000:], "numeric")
+    assert many.detectable == pytest.approx(few.detectable / 5, rel=1e-12)
+    holed = np.where(rng.random(400) < 0.1, np.nan, x[:400])
+    assert compare_column(holed, x[400:800], "numeric").detectable > few.detectable
+    assert compare_column(x[:400], x[400:800], "numeric", test="chi2").detectable > few.detectable
+    assert compare_column([np.nan] * 4, [1.0, 2.0], "numeric").detectable is None
+    words = compare_column(list("abab"), list("aabb"), "categorical")
+    assert words.to_dict()["detectable"] > 1

@@ -37,20 +37,14 @@ from typing import Any
 import numpy as np
 
 from dpdq._random import RandomState, as_generator, child_seed
+from dpdq.distance._column_result import KINDS, RANK_TESTS, TESTS, ColumnJob, ColumnResult
 from dpdq.distance._columns import (
     LEVEL_KINDS,
     read_levels,
     read_ordered,
 )
-from dpdq.distance._one_column import (
-    KINDS,
-    RANK_TESTS,
-    TESTS,
-    ColumnResult,
-    Job,
-    compare_levels,
-    compare_ordered,
-)
+from dpdq.distance._level_column import compare_levels
+from dpdq.distance._ordered_column import compare_ordered
 from dpdq.distance._units import Units
 from dpdq.distance.effects import (
     standardised_mean_difference,
@@ -173,7 +167,7 @@ def compare_column(
             if units_q is None or units_p is None
             else Units(np.asarray(units_q), np.asarray(units_p))
         )
-        job = Job(name, kind, test, n_permutations, seed, units, weights_q)
+        job = ColumnJob(name, kind, test, n_permutations, seed, units, weights_q)
         if levels is not None:
             result = compare_levels(job, levels)
         else:
