@@ -29,8 +29,12 @@ __getattr__, __dir__, __all__ = attach(
         "LogisticRatio": "logistic",
         "GradientBoostingRatio": "boosting",
         "ULSIF": "least_squares",
+        "RULSIF": "relative",
         "ClassifierRatio": "classifier",
         "select_ratio": "selection",
         "CrossFittedRatio": "selection",
+        "RatioDiagnostics": "diagnostics",
+        "check_overlap": "diagnostics",
+        "Overlap": "diagnostics",
     },
 )

@@ -10,61 +10,136 @@ to log 2 for the constant ratio r = 1, whatever the sizes of the two samples.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
+from dpdq._optional import is_torch
 from dpdq._random import mix64
 from dpdq.errors import DataError, InputTypeError
 
 __all__ = [
+    "DENSE_BYTES",
     "Array",
     "as_rows",
     "as_weights",
     "content_folds",
     "content_hash",
     "fit_affine",
+    "is_sparse",
     "logistic_losses",
+    "loss_with_error",
     "softplus",
+    "stack_rows",
     "unit_numbers",
     "validation_split",
 ]
 
 Array = np.ndarray[Any, Any]
 
+DENSE_BYTES = 2**28
+"""A sparse matrix that would be larger than this as a dense one is not made dense."""
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _MISSING_BITS = np.uint64(0x7FF8000000000000)
 
 
-def as_rows(x: object, side: str, *, width: int | None = None, missing: bool = False) -> Array:
-    """Check that ``x`` is a matrix of finite numbers (NaN allowed on demand); float64 out."""
+def is_sparse(x: object) -> bool:
+    """Whether ``x`` is a SciPy sparse matrix, told without importing scipy.sparse."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(x))
+
+
+def as_rows(
+    x: object,
+    side: str,
+    *,
+    width: int | None = None,
+    missing: bool = False,
+    sparse: bool = False,
+) -> Array:
+    """Check that ``x`` is a matrix of finite numbers (NaN allowed on demand); float64 out.
+
+    A sparse matrix comes out as a canonical CSR array where ``sparse`` says that it may, and else
+    as a dense one up to `DENSE_BYTES`.
+    """
+    if is_sparse(x):
+        return _as_sparse_rows(x, side, width, missing, sparse)
+    if is_torch(x):
+        x = _from_torch(x, side)
     try:
         array = np.asarray(x, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputTypeError(
             f"{side} has type {type(x).__name__} and does not become numbers; give a 2-D array of "
-            "floats (dpdq.data.features.Features makes one out of a table)"
+            "floats, or a table (pandas, Polars, Arrow) for columns of mixed kinds"
         ) from None
     if array.ndim != 2:
         raise DataError(
             f"{side} has shape {array.shape}; expected 2 dimensions, (n_samples, n_features)"
         )
-    if array.shape[1] == 0:
-        raise DataError(f"{side} has no column; expected at least 1")
-    if width is not None and array.shape[1] != width:
-        raise DataError(f"{side} has {array.shape[1]} columns; expected {width}, as in the fit")
+    _check_width(array.shape[1], side, width)
     # A finite sum proves finite terms at a fraction of the cost of looking at each of them.
     if not np.isfinite(array.sum()):
         bad = np.isinf(array) if missing else ~np.isfinite(array)
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
-            wanted = "finite numbers or NaN" if missing else "finite numbers"
-            raise DataError(
-                f"{side} holds {int(bad.sum())} values that are not {wanted} "
-                f"(first at row {row}, column {column}); drop or impute them"
-            )
+            _refuse_values(side, int(bad.sum()), row, column, missing)
     return array
+
+
+def _check_width(found: int, side: str, width: int | None) -> None:
+    if found == 0:
+        raise DataError(f"{side} has no column; expected at least 1")
+    if width is not None and found != width:
+        raise DataError(f"{side} has {found} columns; expected {width}, as in the fit")
+
+
+def _refuse_values(side: str, count: int, row: int, column: int, missing: bool) -> None:
+    wanted = "finite numbers or NaN" if missing else "finite numbers"
+    raise DataError(
+        f"{side} holds {count} values that are not {wanted} "
+        f"(first at row {row}, column {column}); drop or impute them"
+    )
+
+
+def _from_torch(tensor: Any, side: str) -> Array:
+    if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
+        raise InputTypeError(
+            f"{side} is a tensor of {tensor.dtype} and layout {tensor.layout}; "
+            "give a strided tensor of real numbers"
+        )
+    return tensor.detach().cpu().double().numpy()
+
+
+def _as_sparse_rows(x: Any, side: str, width: int | None, missing: bool, sparse: bool) -> Any:
+    from scipy.sparse import csr_array
+
+    if x.ndim != 2 or x.dtype.kind not in "biuf":
+        raise InputTypeError(
+            f"{side} is sparse with {x.ndim} dimensions and dtype {x.dtype}; expected 2 dimensions "
+            "of real numbers"
+        )
+    _check_width(x.shape[1], side, width)
+    size = 8 * x.shape[0] * x.shape[1]
+    if not sparse and size > DENSE_BYTES:
+        raise DataError(
+            f"{side} is sparse and would take {size / 2**30:.1f} GiB as a dense matrix, over the "
+            f"limit of {DENSE_BYTES / 2**30:g} GiB; LogisticRatio and ClassifierRatio take it as "
+            "it is, or reduce it first, for example by sklearn.decomposition.TruncatedSVD"
+        )
+    rows = csr_array(x, dtype=np.float64)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    bad = np.isinf(rows.data) if missing else ~np.isfinite(rows.data)
+    if bad.any():
+        first = int(np.argmax(bad))
+        row = int(np.searchsorted(rows.indptr, first, side="right")) - 1
+        _refuse_values(side, int(bad.sum()), row, int(rows.indices[first]), missing)
+    return rows if sparse else rows.toarray()
 
 
 def as_weights(weights: object, n: int, side: str) -> Array:
@@ -83,14 +158,44 @@ def as_weights(weights: object, n: int, side: str) -> Array:
 
 
 def content_hash(x: Array, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """A uint64 a row that depends on its values alone; -0.0 equals 0.0 and NaN equals NaN."""
+    """A uint64 a row that depends on its values alone; -0.0 equals 0.0 and NaN equals NaN.
+
+    A sparse row has the hash of the same row as a dense one.
+    """
+    offset = seed * 0xD1B54A32D192ED03
+    if is_sparse(x):
+        return _sparse_content_hash(x, offset)
     total = np.zeros(len(x), dtype=np.uint64)
     for j in range(x.shape[1]):
-        column = np.ascontiguousarray(x[:, j], dtype=np.float64) + 0.0  # -0.0 becomes 0.0
-        bits = column.view(np.uint64)
-        bits = np.where(np.isnan(column), _MISSING_BITS, bits)
-        total += mix64(bits ^ np.uint64(((j + 1) * _GOLDEN + seed * 0xD1B54A32D192ED03) % 2**64))
+        bits = _value_bits(np.ascontiguousarray(x[:, j], dtype=np.float64))
+        total += mix64(bits ^ np.uint64(((j + 1) * _GOLDEN + offset) % 2**64))
     return mix64(total)
+
+
+def _value_bits(values: Array) -> Array:
+    values = values + 0.0  # -0.0 becomes 0.0
+    return np.where(np.isnan(values), _MISSING_BITS, values.view(np.uint64))
+
+
+def _sparse_content_hash(x: Any, offset: int) -> Array:
+    """Every cell's share where it is stored, and what a zero would have had where it is not."""
+    numbers = np.arange(1, x.shape[1] + 1, dtype=np.uint64)
+    keys = numbers * np.uint64(_GOLDEN) + np.uint64(offset % 2**64)
+    zeros = mix64(keys)  # the bits of 0.0 are all zero
+    place = np.asarray(x.indices)
+    shares = mix64(_value_bits(x.data) ^ keys[place]) - zeros[place]
+    # Sums modulo 2^64, so that differences of a running sum are exact.
+    running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(shares, dtype=np.uint64)])
+    return mix64(running[x.indptr[1:]] - running[x.indptr[:-1]] + zeros.sum(dtype=np.uint64))
+
+
+def stack_rows(q: Any, p: Any) -> Any:
+    """Rows of q above rows of p, dense or sparse."""
+    if is_sparse(q) or is_sparse(p):
+        from scipy.sparse import vstack
+
+        return vstack([q, p], format="csr")
+    return np.vstack([q, p])
 
 
 def content_folds(q: Array, p: Array, n_folds: int, seed: int = 0) -> tuple[Array, Array]:
@@ -100,7 +205,7 @@ def content_folds(q: Array, p: Array, n_folds: int, seed: int = 0) -> tuple[Arra
     # The distinct rows in hash order are cut where the cumulated rows pass k/K of all.
     middle = np.cumsum(counts) - counts / 2
     folds = np.minimum((middle * n_folds / len(hashes)).astype(np.int64), n_folds - 1)[inverse]
-    return folds[: len(q)], folds[len(q) :]
+    return folds[: q.shape[0]], folds[q.shape[0] :]
 
 
 def validation_split(
@@ -132,6 +237,26 @@ def softplus(x: Array) -> Array:
 def logistic_losses(log_ratio_q: Array, log_ratio_p: Array) -> tuple[Array, Array]:
     """Each row's share of the balanced logistic loss: log(1 + r) on q, log(1 + 1/r) on p."""
     return softplus(log_ratio_q), softplus(-log_ratio_p)
+
+
+def loss_with_error(
+    log_ratio_q: Array,
+    log_ratio_p: Array,
+    weights_q: Array,
+    weights_p: Array,
+    units_q: object = None,
+    units_p: object = None,
+) -> tuple[float, float]:
+    """Balanced logistic loss and its standard error, by groups where these are given."""
+    loss_q, loss_p = logistic_losses(log_ratio_q, log_ratio_p)
+    share_q, share_p = weights_q / weights_q.sum() / 2, weights_p / weights_p.sum() / 2
+    mean_q, mean_p = 2 * share_q @ loss_q, 2 * share_p @ loss_p
+    influence_q, influence_p = share_q * (loss_q - mean_q), share_p * (loss_p - mean_p)
+    influence = np.concatenate([influence_q, influence_p])
+    if units_q is not None or units_p is not None:
+        groups = unit_numbers(units_q, units_p, len(loss_q), len(loss_p))
+        influence = np.bincount(groups, weights=influence)
+    return float(mean_q / 2 + mean_p / 2), float(np.sqrt(influence @ influence))
 
 
 def fit_affine(

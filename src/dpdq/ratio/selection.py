@@ -32,8 +32,7 @@ from dpdq.ratio._common import (
     as_rows,
     as_weights,
     content_folds,
-    logistic_losses,
-    unit_numbers,
+    loss_with_error,
 )
 
 __all__ = ["CONSTANT", "CrossFittedRatio", "select_ratio"]
@@ -218,7 +217,7 @@ class CrossFittedRatio:
             models = parallel_map(fit_fold, range(self.n_folds))
             np.clip(out_q, -limit, limit, out=out_q)
             np.clip(out_p, -limit, limit, out=out_p)
-            loss, error = _loss_with_error(out_q, out_p, w_q, w_p, units_q, units_p)
+            loss, error = loss_with_error(out_q, out_p, w_q, w_p, units_q, units_p)
             table[name] = {"loss": loss, "standard_error": error}
             if best is None or loss < best[0]:
                 best = (loss, name, view, models, out_q, out_p)
@@ -415,26 +414,6 @@ def select_ratio(
         weights_q=weights_q,
         weights_p=weights_p,
     )
-
-
-def _loss_with_error(
-    log_ratio_q: Array,
-    log_ratio_p: Array,
-    weights_q: Array,
-    weights_p: Array,
-    units_q: object,
-    units_p: object,
-) -> tuple[float, float]:
-    """Balanced logistic loss and its standard error, by groups where these are given."""
-    loss_q, loss_p = logistic_losses(log_ratio_q, log_ratio_p)
-    share_q, share_p = weights_q / weights_q.sum() / 2, weights_p / weights_p.sum() / 2
-    mean_q, mean_p = 2 * share_q @ loss_q, 2 * share_p @ loss_p
-    influence_q, influence_p = share_q * (loss_q - mean_q), share_p * (loss_p - mean_p)
-    influence = np.concatenate([influence_q, influence_p])
-    if units_q is not None or units_p is not None:
-        groups = unit_numbers(units_q, units_p, len(loss_q), len(loss_p))
-        influence = np.bincount(groups, weights=influence)
-    return float(mean_q / 2 + mean_p / 2), float(np.sqrt(influence @ influence))
 
 
 def _why(winner: str, losses: Mapping[str, Mapping[str, float]]) -> str:
