@@ -1,38 +1,51 @@
 """Least-squares fit of the ratio on Gaussian bumps, tuned by an exact leave-one-out formula.
 
-    r(x) = c + sum_l theta_l exp(-|x - x_l|² / (2 sigma²))
-    theta = argmin ½ E_q[r²] - E_p[r] + ½ ridge |theta|²
-          = (H + ridge I)^-1 (h_p - c h_q),   H = E_q[k k'],  h_q = E_q[k],  h_p = E_p[k]
+    r_a = dP/dM,  M = a P + (1 - a) Q        (a = 0: the ratio dP/dQ itself, `ULSIF`;
+                                              a > 0: the relative ratio, `RULSIF`)
+    r(x) = c + sum_l theta_l k_l(x),         k_l a Gaussian bump
+    theta = argmin ½ E_M[r²] - E_p[r] + ½ ridge |theta|²
+          = (H + ridge I)^-1 (h_p - c h_m),  H = E_M[k k'],  h_m = E_M[k],  h_p = E_p[k]
 
 The published form has c = 0 and shrinks to the ratio 0; here c = 1 by default, so that the
 penalty pulls towards "no difference", equal samples give r = 1 exactly, and no rows of p are
 needed for the level.
 
-One eigendecomposition of H a bandwidth serves every ridge and every left-out row: without row i
-of q (share pi of the mass) the normal equations change by a rank-one term,
+One eigendecomposition of H a bandwidth serves every ridge and every left-out row. A row with mass
+mu in M, (1 - a) times its share of q or a times its share of p, changes H and h_m by rank-one
+terms when it leaves M; a row of p with share pi also leaves h_p (pi = 0 for a row of q):
 
-    k_i'theta_(-i) = [(1 - pi) k_i'B h_p - c k_i'B h_q + c pi g_i] / (1 - pi g_i),
-    B = (H + ridge (1 - pi) I)^-1,  g_i = k_i'B k_i,
+    k'theta_(-i) = [(1 - mu) (k'B h_p - pi g) / (1 - pi) - c k'B h_m + c mu g] / (1 - mu g),
+    B = (H + ridge (1 - mu) I)^-1,  g = k'B k.
 
-and without row j of p only h_p changes. The score of a grid cell is the criterion with every term
-taken from the fit without its own row: ½ mean r_(-i)(q_i)² - mean r_(-j)(p_j).
+The score of a grid cell is the criterion with every term taken from the fit without its own row:
+½ E_M[r_(-i)²] - E_p[r_(-j)]. Without a row the others keep their proportions in M, so that for
+a > 0 its mixing share moves by a mu, less than one part in n.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 
 from dpdq._random import RandomState, as_generator, child_seed
-from dpdq.errors import OptionError
 from dpdq.ratio._base import RatioEstimator
+from dpdq.ratio._bumps import (
+    BumpBasis,
+    blocks,
+    check_bounds,
+    gaussian,
+    make_basis,
+    number_grid,
+    rows_to_tune_on,
+    squared_distances,
+)
 from dpdq.ratio._common import Array, content_hash
 
-__all__ = ["ULSIF", "leave_one_out_scores"]
+__all__ = ["ULSIF", "LeastSquaresFit", "fit_least_squares", "leave_one_out_scores"]
 
-_BLOCK = 65_536
 _AUTO_BANDWIDTHS = np.geomspace(0.15, 3.0, 8)  # times the median distance between centres
 _AUTO_RIDGES = np.concatenate([np.geomspace(1e-5, 10.0, 9), [1e3]])
 
@@ -60,7 +73,7 @@ class ULSIF(RatioEstimator):
     offset
         c: the ratio that the penalty pulls to. 0 gives the published estimator.
     floor
-        Smallest ratio returned; positive.
+        Smallest ratio returned; between 0 and 1.
     standardise
         Whether columns are divided by their pooled standard deviation.
     tuning_rows
@@ -125,76 +138,107 @@ class ULSIF(RatioEstimator):
         self.random_state = random_state
 
     def _fit(self, q: Array, p: Array, weights_q: Array, weights_p: Array) -> None:
-        if self.n_centers < 2:
-            raise OptionError(f"n_centers is {self.n_centers}; expected at least 2")
-        if not self.floor > 0:
-            raise OptionError(f"floor is {self.floor}; expected a positive number")
-        share_q, share_p = weights_q / weights_q.sum(), weights_p / weights_p.sum()
-        self._center = (share_q @ q + share_p @ p) / 2
-        if self.standardise:
-            square = (share_q @ (q - self._center) ** 2 + share_p @ (p - self._center) ** 2) / 2
-            self._scale = np.sqrt(square)
-            self._scale[self._scale <= 1e-12 * np.maximum(np.abs(self._center), 1e-300)] = 1.0
-        else:
-            self._scale = np.ones(q.shape[1])
-        seed = child_seed(as_generator(self.random_state))
-        hash_q, hash_p = content_hash(q, seed), content_hash(p, seed)
-        rows_q, rows_p = self._standardised(q), self._standardised(p)
-        self.centers_ = _pick_centers(rows_q, rows_p, hash_q, hash_p, self.n_centers)
-
-        typical = _median_distance(self.centers_)
-        self.bandwidths_ = self._grid("bandwidths", self.bandwidths, _AUTO_BANDWIDTHS * typical)
-        self.ridges_ = self._grid("ridges", self.ridges, _AUTO_RIDGES)
-        if self.bandwidths_.size * self.ridges_.size == 1:
-            self.scores_ = np.full((1, 1), np.nan)
-            best = (0, 0)
-        else:
-            some_q = _tuning_subset(hash_q, self.tuning_rows)
-            some_p = _tuning_subset(hash_p, self.tuning_rows)
-            self.scores_ = leave_one_out_scores(
-                rows_q[some_q],
-                rows_p[some_p],
-                self.centers_,
-                self.bandwidths_,
-                self.ridges_,
-                share_q=share_q[some_q],
-                share_p=share_p[some_p],
-                offset=self.offset,
-                floor=self.floor,
-            )
-            best = np.unravel_index(int(np.argmin(self.scores_)), self.scores_.shape)
-        self.bandwidth_ = float(self.bandwidths_[best[0]])
-        self.ridge_ = float(self.ridges_[best[1]])
-        gram = np.zeros((len(self.centers_), len(self.centers_)))
-        target = np.zeros(len(self.centers_))
-        for block in _blocks(len(rows_q)):
-            bumps = _bumps(rows_q[block], self.centers_, self.bandwidth_)
-            target -= self.offset * (share_q[block] @ bumps)
-            gram += (bumps.T * share_q[block]) @ bumps
-        for block in _blocks(len(rows_p)):
-            target += share_p[block] @ _bumps(rows_p[block], self.centers_, self.bandwidth_)
-        gram.flat[:: len(gram) + 1] += self.ridge_
-        self.theta_ = cho_solve(cho_factor(gram), target)
-
-    def _grid(self, name: str, given: object, auto: Array) -> Array:
-        if isinstance(given, str):
-            if given != "auto":
-                raise OptionError(f"Unknown {name} {given!r}. Choose 'auto' or a list of numbers.")
-            return auto
-        values = np.atleast_1d(np.asarray(given, dtype=np.float64))
-        if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():
-            raise OptionError(f"{name} is {given}; expected positive finite numbers")
-        return values
-
-    def _standardised(self, x: Array) -> Array:
-        return (x - self._center) / self._scale
+        check_bounds(self.floor, np.inf)
+        fit = fit_least_squares(
+            q,
+            p,
+            weights_q,
+            weights_p,
+            n_centers=self.n_centers,
+            bandwidths=self.bandwidths,
+            ridges=self.ridges,
+            offset=self.offset,
+            floor=self.floor,
+            standardise=self.standardise,
+            tuning_rows=self.tuning_rows,
+            seed=child_seed(as_generator(self.random_state)),
+        )
+        self._fitted = fit
+        self.bandwidth_, self.ridge_, self.theta_ = fit.bandwidth, fit.ridge, fit.theta
+        self.bandwidths_, self.ridges_, self.scores_ = fit.bandwidths, fit.ridges, fit.scores
+        self.centers_ = fit.basis.centers
 
     def _log_ratio(self, x: Array) -> Array:
-        ratio = np.empty(len(x))
-        for block in _blocks(len(x)):
-            bumps = _bumps(self._standardised(x[block]), self.centers_, self.bandwidth_)
-            ratio[block] = self.offset + bumps @ self.theta_
-        return np.log(np.maximum(ratio, self.floor))
+        return np.log(np.maximum(self._fitted.ratio(x), self.floor))
+
+
+@dataclass(frozen=True)
+class LeastSquaresFit:
+    """A ratio fitted by least squares: basis, chosen cell, coefficients, and the scored grid."""
+
+    basis: BumpBasis
+    offset: float
+    bandwidth: float
+    ridge: float
+    theta: Array
+    bandwidths: Array
+    ridges: Array
+    scores: Array
+
+    def ratio(self, x: Array) -> Array:
+        """offset + sum_l theta_l k_l(x), as fitted: not raised to any floor."""
+        return self.offset + self.basis.sum(x, self.bandwidth, self.theta)
+
+
+def fit_least_squares(
+    q: Array,
+    p: Array,
+    weights_q: Array,
+    weights_p: Array,
+    *,
+    alpha: float = 0.0,
+    n_centers: int,
+    bandwidths: object,
+    ridges: object,
+    offset: float,
+    floor: float,
+    ceiling: float = np.inf,
+    standardise: bool,
+    tuning_rows: int | None,
+    seed: int,
+) -> LeastSquaresFit:
+    """Choose bandwidth and ridge by the leave-one-out score, then solve on all rows.
+
+    Parameters are those of `ULSIF` and `RULSIF`, the rows and weights those that ``_fit`` gets.
+    """
+    share_q, share_p = weights_q / weights_q.sum(), weights_p / weights_p.sum()
+    hash_q, hash_p = content_hash(q, seed), content_hash(p, seed)
+    basis = make_basis(q, p, share_q, share_p, hash_q, hash_p, n_centers, standardise=standardise)
+    rows_q, rows_p = basis.standardised(q), basis.standardised(p)
+    widths = number_grid("bandwidths", bandwidths, _AUTO_BANDWIDTHS * basis.typical_distance())
+    penalties = number_grid("ridges", ridges, _AUTO_RIDGES)
+    some_q = rows_to_tune_on(hash_q, tuning_rows)
+    some_p = rows_to_tune_on(hash_p, tuning_rows)
+    scores = leave_one_out_scores(
+        rows_q[some_q],
+        rows_p[some_p],
+        basis.centers,
+        widths,
+        penalties,
+        share_q=share_q[some_q],
+        share_p=share_p[some_p],
+        alpha=alpha,
+        offset=offset,
+        floor=floor,
+        ceiling=ceiling,
+    )
+    best = np.unravel_index(int(np.argmin(scores)), scores.shape)
+    bandwidth, ridge = float(widths[best[0]]), float(penalties[best[1]])
+
+    gram = np.zeros((len(basis.centers), len(basis.centers)))
+    target = np.zeros(len(basis.centers))
+    for rows, share, mass, of_p in (
+        (rows_q, share_q, 1 - alpha, 0.0),
+        (rows_p, share_p, alpha, 1.0),
+    ):
+        for block in blocks(len(rows)):
+            bumps = basis.bumps(rows[block], bandwidth)
+            target += (of_p - offset * mass) * (share[block] @ bumps)
+            if mass > 0:
+                gram += (bumps.T * (mass * share[block])) @ bumps
+    gram.flat[:: len(gram) + 1] += ridge
+    theta = cho_solve(cho_factor(gram), target)
+    return LeastSquaresFit(basis, offset, bandwidth, ridge, theta, widths, penalties, scores)
 
 
 def leave_one_out_scores(
@@ -206,12 +250,15 @@ def leave_one_out_scores(
     *,
     share_q: Array | None = None,
     share_p: Array | None = None,
+    alpha: float = 0.0,
     offset: float = 1.0,
     floor: float = 0.01,
+    ceiling: float = np.inf,
 ) -> Array:
     """Leave-one-out criterion of least-squares ratio fitting for a whole grid.
 
-        score = ½ mean_i r_(-i)(q_i)² - mean_j r_(-j)(p_j),  r raised to ``floor``
+        score = (1 - alpha)/2 mean_i r_(-i)(q_i)² + alpha/2 mean_j r_(-j)(p_j)²
+                - mean_j r_(-j)(p_j),       r clipped to [floor, ceiling]
 
     Equal to refitting without each row in turn (to rounding), at the price of one
     eigendecomposition a bandwidth. Centres stay in place when their row is left out. Takes
@@ -227,8 +274,12 @@ def leave_one_out_scores(
         The grid, positive.
     share_q, share_p
         Weights of the rows; scaled to sum to one here. Default uniform.
+    alpha
+        Share of p in the measure that the ratio is taken to; 0 is dP/dQ.
     offset, floor
         As in `ULSIF`.
+    ceiling
+        Largest fitted ratio.
 
     Returns
     -------
@@ -255,101 +306,78 @@ def leave_one_out_scores(
     """
     pi_q = np.full(len(q), 1 / len(q)) if share_q is None else share_q / share_q.sum()
     pi_p = np.full(len(p), 1 / len(p)) if share_p is None else share_p / share_p.sum()
-    uniform = bool((pi_q == pi_q[0]).all())
-    distance_q, distance_p = _squared_distances(q, centers), _squared_distances(p, centers)
+    distance_q, distance_p = squared_distances(q, centers), squared_distances(p, centers)
     scores = np.empty((len(bandwidths), len(ridges)))
     for a, bandwidth in enumerate(bandwidths):
-        k_q, k_p = _gaussian(distance_q, bandwidth), _gaussian(distance_p, bandwidth)
-        h_q, h_p = pi_q @ k_q, pi_p @ k_p
-        if uniform:
-            gram = k_q.T @ k_q
-            gram *= pi_q[0]
-        else:
-            gram = (k_q.T * pi_q) @ k_q
+        k_q, k_p = gaussian(distance_q, bandwidth), gaussian(distance_p, bandwidth)
+        h_p = pi_p @ k_p
+        h_m = (1 - alpha) * (pi_q @ k_q) + alpha * h_p
+        gram = _gram(k_q, (1 - alpha) * pi_q)
+        if alpha > 0:
+            gram += _gram(k_p, alpha * pi_p)
         values, vectors = eigh(gram, check_finite=False, driver="evd", overwrite_a=True)
         values = np.maximum(values, 0.0)
-        b_q, b_p = vectors.T @ h_q, vectors.T @ h_p
-
-        inverse = 1.0 / (values[:, None] + ridges)  # (m, ridges)
+        b_p, b_m = vectors.T @ h_p, vectors.T @ h_m
+        score = np.zeros(len(ridges))
         k_p = k_p @ vectors
-        from_p, from_q = k_p @ (inverse * b_p[:, None]), k_p @ (inverse * b_q[:, None])
-        np.square(k_p, out=k_p)
-        share = pi_p[:, None]
-        fit_p = (from_p - share * (k_p @ inverse)) / (1 - share) - offset * from_q
+        fit = _left_out(k_p, values, ridges, alpha * pi_p, pi_p, b_p, b_m, offset)
         del k_p
+        ratio = np.clip(offset + fit, floor, ceiling)
+        score -= pi_p @ ratio
+        if alpha > 0:
+            score += alpha * (pi_p @ ratio**2) / 2
         k_q = k_q @ vectors
-        share = pi_q[:, None]
-        if uniform:
-            inverse = 1.0 / (values[:, None] + ridges * (1 - pi_q[0]))
-            from_p, from_q = k_q @ (inverse * b_p[:, None]), k_q @ (inverse * b_q[:, None])
-            np.square(k_q, out=k_q)
-            leverage = k_q @ inverse
-        else:
-            from_p, from_q, leverage = _weighted_terms(k_q, values, ridges, pi_q, b_p, b_q)
-        fit_q = ((1 - share) * from_p - offset * from_q + offset * share * leverage) / (
-            1 - share * leverage
-        )
-        ratio_q, ratio_p = np.maximum(offset + fit_q, floor), np.maximum(offset + fit_p, floor)
-        scores[a] = pi_q @ ratio_q**2 / 2 - pi_p @ ratio_p
+        fit = _left_out(k_q, values, ridges, (1 - alpha) * pi_q, np.zeros(len(q)), b_p, b_m, offset)
+        score += (1 - alpha) * (pi_q @ np.clip(offset + fit, floor, ceiling) ** 2) / 2
+        scores[a] = score
     return scores
 
 
+def _gram(bumps: Array, mass: Array) -> Array:
+    """sum_i mass_i k_i k_i'; a common factor is taken out of the product."""
+    if (mass == mass[0]).all():
+        gram = bumps.T @ bumps
+        gram *= mass[0]
+        return gram
+    return (bumps.T * mass) @ bumps
+
+
+def _left_out(
+    rotated: Array,
+    values: Array,
+    ridges: Array,
+    mass: Array,
+    share: Array,
+    b_p: Array,
+    b_m: Array,
+    offset: float,
+) -> Array:
+    """k'theta without the row itself, shape (rows, ridges); ``rotated`` is overwritten."""
+    if (mass == mass[0]).all():
+        inverse = 1.0 / (values[:, None] + ridges * (1 - mass[0]))
+        from_p, from_m = rotated @ (inverse * b_p[:, None]), rotated @ (inverse * b_m[:, None])
+        np.square(rotated, out=rotated)
+        leverage = rotated @ inverse
+    else:
+        from_p, from_m, leverage = _weighted_terms(rotated, values, ridges, mass, b_p, b_m)
+    mass, share = mass[:, None], share[:, None]
+    from_p -= share * leverage
+    from_p *= (1 - mass) / (1 - share)
+    from_m -= mass * leverage
+    from_p -= offset * from_m
+    from_p /= 1 - mass * leverage
+    return from_p
+
+
 def _weighted_terms(
-    rotated: Array, values: Array, ridges: Array, share: Array, b_p: Array, b_q: Array
+    rotated: Array, values: Array, ridges: Array, mass: Array, b_p: Array, b_m: Array
 ) -> tuple[Array, Array, Array]:
-    """Terms k'B h_p, k'B h_q and k'B k where the left-out problem's ridge differs by row."""
+    """Terms k'B h_p, k'B h_m and k'B k where the left-out problem's ridge differs by row."""
     out = np.empty((3, len(rotated), len(ridges)))
     for b, ridge in enumerate(ridges):
-        for block in _blocks(len(rotated), 4096):
-            scaled = rotated[block] / (values + ridge * (1 - share[block, None]))
+        for block in blocks(len(rotated), 4096):
+            scaled = rotated[block] / (values + ridge * (1 - mass[block, None]))
             out[0, block, b] = scaled @ b_p
-            out[1, block, b] = scaled @ b_q
+            out[1, block, b] = scaled @ b_m
             out[2, block, b] = np.einsum("ij,ij->i", scaled, rotated[block])
     return out[0], out[1], out[2]
-
-
-def _squared_distances(x: Array, centers: Array) -> Array:
-    out = x @ (-2.0 * centers.T)
-    out += np.einsum("ij,ij->i", x, x)[:, None]
-    out += np.einsum("ij,ij->i", centers, centers)
-    return np.maximum(out, 0.0, out=out)
-
-
-def _gaussian(squared_distances: Array, bandwidth: float) -> Array:
-    out = squared_distances * (-0.5 / bandwidth**2)
-    return np.exp(out, out=out)
-
-
-def _bumps(x: Array, centers: Array, bandwidth: float) -> Array:
-    out = _squared_distances(x, centers)
-    out *= -0.5 / bandwidth**2
-    return np.exp(out, out=out)
-
-
-def _blocks(n: int, size: int = _BLOCK) -> list[slice]:
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def _median_distance(centers: Array) -> float:
-    upper = np.triu_indices(len(centers), 1)
-    distances = np.sqrt(_squared_distances(centers, centers)[upper])
-    distances = distances[distances > 1e-9]
-    return float(np.median(distances)) if len(distances) else 1.0
-
-
-def _pick_centers(q: Array, p: Array, hash_q: Array, hash_p: Array, n_centers: int) -> Array:
-    """The distinct rows of each side with the smallest hashes: no order, no repeats."""
-    chosen: dict[int, Array] = {}
-    for rows, hashes, wanted in ((p, hash_p, n_centers - n_centers // 2), (q, hash_q, n_centers)):
-        _, first = np.unique(hashes, return_index=True)
-        for i in first:
-            if len(chosen) >= wanted:
-                break
-            chosen.setdefault(int(hashes[i]), rows[i])
-    return np.array(list(chosen.values()))
-
-
-def _tuning_subset(hashes: Array, limit: int | None) -> Array:
-    if limit is None or len(hashes) <= limit:
-        return np.ones(len(hashes), dtype=bool)
-    return hashes <= np.partition(hashes, limit - 1)[limit - 1]
