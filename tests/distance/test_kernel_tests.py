@@ -243,8 +243,8 @@ def test_wrong_input_is_refused():
         mmd_test(q, np.zeros((5, 3)))
     with pytest.raises(DataError, match="p has 1 row; expected at least 2"):
         energy_test(q, np.zeros((1, 2)))
-    with pytest.raises(OptionError, match="Unknown method 'compressed'. Choose one of 'auto'"):
-        mmd_test(q, q, method="compressed")
+    with pytest.raises(OptionError, match="Unknown method 'fast'. Choose one of 'auto'"):
+        mmd_test(q, q, method="fast")
     with pytest.raises(OptionError, match="expected positive numbers"):
         mmd_test(q, q, bandwidths=[1.0, 0.0])
 

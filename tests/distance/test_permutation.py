@@ -3,13 +3,11 @@ import math
 import numpy as np
 import pytest
 
+from dpdq.distance.kernel_blocks import BlockSums, block_sums, squared_mmd
 from dpdq.distance.permutation import (
     ROWS_ALONE,
-    BlockSums,
-    block_sums,
     permutation_design,
     permutation_pvalue,
-    squared_mmd,
 )
 from dpdq.distance.random_features import feature_block_sums, frequencies
 from dpdq.errors import DataError, OptionError

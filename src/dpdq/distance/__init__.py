@@ -24,9 +24,9 @@ __getattr__, __dir__, __all__ = attach(
     {
         "mmd": "kernel_distances",
         "mmd_test": "kernel_tests",
-        "MMDTest": "kernel_tests",
+        "MMDTest": "mmd_reference",
         "energy_distance": "kernel_distances",
-        "energy_test": "kernel_tests",
+        "energy_test": "energy_tests",
         "auc": "roc",
         "auc_interval": "roc",
         "classifier_test": "classifier_tests",

@@ -20,46 +20,38 @@ with ties, in every dimension, and by units where rows belong together.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from dpdq._random import RandomState, as_generator
 from dpdq._threads import one_thread_each
-from dpdq.distance._common import check_sides, normal_quantile
-from dpdq.distance.permutation import (
-    BlockSums,
-    PermutationDesign,
-    block_sums,
-    permutation_design,
-    permutation_pvalue,
-    squared_mmd,
+from dpdq.distance._block_statistics import (
+    block_effect,
+    plural,
+    resolution_status,
+    soft_maximum,
+    standardised_mmd,
 )
+from dpdq.distance._common import check_sides
+from dpdq.distance.compressed import coreset_block_sums
+from dpdq.distance.kernel_blocks import FLOAT64_ROWS, BlockSums, block_sums
+from dpdq.distance.permutation import PermutationDesign, permutation_design, permutation_pvalue
 from dpdq.distance.random_features import feature_block_sums
-from dpdq.errors import NotFittedError, OptionError
-from dpdq.kernels import (
-    EnergyKernel,
-    GaussianKernel,
-    bandwidth_grid,
-    check_points,
-    median_heuristic,
-    standard_points,
-)
-from dpdq.results import Estimate, TestResult
+from dpdq.errors import OptionError
+from dpdq.kernels import GaussianKernel, bandwidth_grid, median_heuristic, standard_points
+from dpdq.results import TestResult
 
-__all__ = ["MMDTest", "energy_test", "mmd_test"]
+__all__ = ["mmd_test"]
 
-Method = Literal["auto", "single", "aggregated", "random_features"]
-METHODS = ("auto", "single", "aggregated", "random_features")
+Method = Literal["auto", "single", "aggregated", "compressed", "random_features"]
+METHODS = ("auto", "single", "aggregated", "compressed", "random_features")
 EXACT_ROWS = 20_000  # pooled rows up to which "auto" takes the exact kernels
 PART_ROWS = 20_000  # pooled rows of the exact part beside random features
-FLOAT64_ROWS = 1_024  # pooled rows up to which kernel tiles are float64
+CORESET_ROWS = 8_192  # pooled rows that "compressed" keeps
 SAMPLE_ROWS = 500  # rows that bandwidths are chosen from
 N_FREQUENCIES = 200  # random frequencies of each bandwidth
-SHARPNESS = 8.0  # of the soft maximum
 
 
 def mmd_test(
@@ -184,32 +176,39 @@ def _mmd_test(
     kernel = GaussianKernel(chosen)
     dtype = np.float64 if len(points) <= FLOAT64_ROWS else np.float32
     parts: list[tuple[PermutationDesign, BlockSums]] = []
+    rows_exact = len(points)
     if method == "random_features":
         sums = feature_block_sums(points, design, kernel, n_frequencies=N_FREQUENCIES, rng=rng)
         parts.append((design, sums))
         part = design.part(_rows_per_block(design.sizes, PART_ROWS))
         parts.append((part, block_sums(points, part, kernel, dtype=dtype)))
+        rows_exact = int(part.sizes.sum())
+    elif method == "compressed":
+        sums, rows_exact = coreset_block_sums(
+            points, design, kernel, coreset_rows=CORESET_ROWS, rng=rng, dtype=dtype
+        )
+        parts.append((design, sums))
     else:
         parts.append((design, block_sums(points, design, kernel, dtype=dtype)))
-    standardised = np.vstack([_standardised(sums, part) for part, sums in parts])
-    statistics = _soft_maximum(standardised)
+    standardised = np.vstack([standardised_mmd(sums, part) for part, sums in parts])
+    statistics = soft_maximum(standardised)
     pvalue = permutation_pvalue(statistics, tolerance=1e-9 if dtype is np.float64 else 1e-6)
 
     nearest = int(np.argmin(np.abs(np.log(np.asarray(kernel.bandwidths) / median))))
     own = [h * scale for h in kernel.bandwidths]
-    effect, detectable = _block_effect(parts[0][1], design, nearest)
+    effect, detectable = block_effect(parts[0][1], design, nearest)
     alone = len(standardised) == 1 and effect.estimate is not None
     return TestResult(
         statistic=float(effect.estimate or 0.0) if alone else float(statistics[0]),
         pvalue=pvalue,
-        method=f"{method.replace('_', ' ')} MMD, permutation of {_plural(design.unit)}",
+        method=f"{method.replace('_', ' ')} MMD, permutation of {plural(design.unit)}",
         n_q=len(q),
         n_p=len(p),
         effect=dataclasses.replace(
             effect, method=f"squared MMD, gaussian kernel, bandwidth {own[nearest]:.6g}"
         ),
         detectable=detectable,
-        status=_status(design),
+        status=resolution_status(design),
         details={
             "method": method,
             "bandwidths": own,
@@ -218,26 +217,8 @@ def _mmd_test(
             "unit": design.unit,
             "n_blocks": len(design.sizes),
             "smallest_pvalue": design.smallest_pvalue,
-            "rows_exact": int(parts[-1][0].sizes.sum()),
+            "rows_exact": rows_exact,
         },
-    )
-
-
-def _plural(unit: str) -> str:
-    return unit.replace("block", "blocks") if unit.startswith("block") else unit + "s"
-
-
-def _scaled(effect: Estimate, scale: float) -> Estimate:
-    def times(number: float | None) -> float | None:
-        return None if number is None else scale * number
-
-    return dataclasses.replace(
-        effect,
-        estimate=times(effect.estimate),
-        low=times(effect.low),
-        high=times(effect.high),
-        standard_error=times(effect.standard_error),
-        method="energy distance",
     )
 
 
@@ -251,266 +232,3 @@ def _rows_per_block(sizes: np.ndarray, total: int) -> int:
         else:
             high = middle - 1
     return low
-
-
-def _standardised(sums: BlockSums, design: PermutationDesign) -> np.ndarray:
-    """Squared MMDs in units of their standard deviation under permutation.
-
-    For rows that is known; for units, whose rows hang together, it is taken from all arrangements,
-    the observed one among them, so that none is treated differently.
-    """
-    n_q = design.labels @ sums.sizes.astype(np.float64)
-    n_p = float(sums.sizes.sum()) - n_q
-    values = squared_mmd(sums, design.labels) / (math.sqrt(2.0) * (1.0 / n_q + 1.0 / n_p))
-    if design.by_unit:
-        values -= values.mean(axis=1, keepdims=True)
-        deviation = values.std(axis=1)
-    else:
-        deviation = sums.null_deviation()
-    # A kernel that is constant over the data tells nothing.
-    deviation = np.where(deviation > 1e-12, deviation, np.inf)
-    return values / deviation[:, None]
-
-
-def _soft_maximum(standardised: np.ndarray) -> np.ndarray:
-    top = standardised.max(axis=0)
-    return top + np.log(np.exp(SHARPNESS * (standardised - top)).mean(axis=0)) / SHARPNESS
-
-
-def _status(design: PermutationDesign) -> str:
-    if design.smallest_pvalue > 0.05:
-        return (
-            f"no p-value below {design.smallest_pvalue:.2g} is possible with so few "
-            "rows, units or permutations"
-        )
-    return ""
-
-
-def _block_effect(
-    sums: BlockSums, design: PermutationDesign, k: int, level: float = 0.95
-) -> tuple[Estimate, float]:
-    """MMD^2 of one kernel with an interval from the spread of blocks, and what is detectable."""
-    label = design.labels[0]
-    sizes = sums.sizes.astype(np.float64)
-    n = np.array([label @ sizes, (1.0 - label) @ sizes])
-    one = BlockSums(sums.sums[k : k + 1], sums.sizes, sums.diagonal)
-    if design.by_unit:
-        values = squared_mmd(one, design.labels)[0]
-        deviation = float(values.std())
-    else:
-        values = squared_mmd(one, design.labels[:1])[0]
-        deviation = math.sqrt(2.0) * float((1.0 / n).sum()) * float(one.null_deviation()[0])
-    value = float(values[0])
-    detectable = (NormalDist().inv_cdf(0.95) + NormalDist().inv_cdf(0.8)) * deviation
-    if design.paired:
-        return Estimate(value, reason="no interval where units stand on both sides"), detectable
-    moves = design.labels.min(axis=0) < design.labels.max(axis=0)
-    variance = 0.0
-    for side, own in ((label > 0.5, 0), (label < 0.5, 1)):
-        inside = sums.sums[k] @ np.where(side, 1.0, 0.0) / max(n[own] - 1.0, 1.0)
-        across = sums.sums[k] @ np.where(side, 0.0, 1.0) / n[1 - own]
-        influence = 2.0 * (inside - across)
-        use = side & moves if (side & moves).sum() >= 8 else side
-        spread = influence[use] - sizes[use] * influence[side].sum() / n[own]
-        count = int(use.sum())
-        if count < 2:
-            return Estimate(value, reason="too few blocks for a standard error"), detectable
-        variance += float((spread**2).sum() / sizes[use].sum()) / n[own] * count / (count - 1)
-    error = math.sqrt(max(variance - deviation**2, deviation**2))
-    reach = normal_quantile(level) * error
-    return Estimate(value, value - reach, value + reach, error, level), detectable
-
-
-def energy_test(
-    q: np.ndarray,
-    p: np.ndarray,
-    *,
-    n_permutations: int = 199,
-    units_q: np.ndarray | None = None,
-    units_p: np.ndarray | None = None,
-    random_state: RandomState = None,
-) -> TestResult:
-    """Test that q and p are samples of one law, by the energy distance and permutation.
-
-        T = 2 mean||q_i - p_j|| - mean_{i != j}||q_i - q_j|| - mean_{i != j}||p_i - p_j||
-
-    Exact at every sample size, and without a bandwidth. Good against shifts of location; where the
-    laws differ only in fine structure `mmd_test` has far more power. Heavy tails cost power, since
-    the largest rows dominate the sums.
-
-    Parameters
-    ----------
-    q, p
-        Samples, shapes (n_q, d) and (n_p, d); at least two rows each.
-    n_permutations
-        B.
-    units_q, units_p
-        Integer unit of each row, as in `mmd_test`.
-    random_state
-        Seed of blocks and permutations.
-
-    Returns
-    -------
-    TestResult
-        ``statistic`` and ``effect`` are the energy distance in the unit of the data; the effect
-        has a normal interval.
-
-    Raises
-    ------
-    DataError
-        Values are not finite, columns do not match, or a side has fewer than two rows.
-    OptionError
-        B below 1.
-
-    Notes
-    -----
-    Cost: O((n_q + n_p)^2 d) time, O((n_q + n_p) d) memory.
-    Held by: tests/distance/test_kernel_tests.py::test_level
-
-    References
-    ----------
-    .. [Szekely2013] Energy statistics: A class of statistics based on distances. Szekely, 2013,
-       Journal of Statistical Planning and Inference 143.
-    .. [DomingoEnrich2025] Cheap Permutation Testing. Domingo-Enrich, 2025, arXiv 2502.07672.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> energy_test(rng.normal(size=(80, 3)), rng.normal(1, 1, size=(60, 3)), random_state=0).pvalue
-    0.005
-    """
-    q, p = check_sides(q, p, minimum=2)
-    rng = as_generator(random_state)
-    points, scale = standard_points(np.vstack([q, p]))
-    design = permutation_design(
-        len(q), len(p), n_permutations=n_permutations, units_q=units_q, units_p=units_p, rng=rng
-    )
-    dtype = np.float64 if len(points) <= FLOAT64_ROWS else np.float32
-    with one_thread_each():
-        sums = block_sums(points, design, EnergyKernel(), dtype=dtype)
-        statistics = _standardised(sums, design)[0]
-        effect, detectable = _block_effect(sums, design, 0)
-    # Equal rows are 1e-8 apart after the square root, not 0.
-    pvalue = permutation_pvalue(statistics, tolerance=1e-6)
-    return TestResult(
-        statistic=scale * float(effect.estimate or 0.0),
-        pvalue=pvalue,
-        method=f"energy distance, permutation of {_plural(design.unit)}",
-        n_q=len(q),
-        n_p=len(p),
-        effect=_scaled(effect, scale),
-        detectable=scale * detectable,
-        status=_status(design),
-        details={
-            "n_permutations": n_permutations,
-            "unit": design.unit,
-            "n_blocks": len(design.sizes),
-            "smallest_pvalue": design.smallest_pvalue,
-        },
-    )
-
-
-class MMDTest:
-    """`mmd_test` of many samples p against one reference q.
-
-    The reference is checked once. Bandwidths are chosen from the pooled rows of each test, since a
-    choice from the reference alone would know the side and void the exact level.
-
-    Parameters
-    ----------
-    method, n_permutations, bandwidths, random_state
-        As in `mmd_test`. The same integer seed serves every test.
-
-    Attributes
-    ----------
-    n_features_in_
-        Columns of the reference.
-    n_q_
-        Rows of the reference.
-
-    Notes
-    -----
-    Cost: that of `mmd_test`, each time.
-    Held by: tests/distance/test_kernel_tests.py::test_reference_reused
-
-    References
-    ----------
-    .. [Gretton2012] A Kernel Two-Sample Test. Gretton, 2012, JMLR 13.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> test = MMDTest(random_state=0).fit(rng.normal(size=(200, 2)))
-    >>> test.test(rng.normal(size=(50, 2)) + 2).pvalue
-    0.005
-    """
-
-    def __init__(
-        self,
-        *,
-        method: Method = "auto",
-        n_permutations: int = 199,
-        bandwidths: float | Sequence[float] | None = None,
-        random_state: RandomState = None,
-    ) -> None:
-        self.method: Method = method
-        self.n_permutations = n_permutations
-        self.bandwidths = bandwidths
-        self.random_state = random_state
-
-    def fit(self, q: np.ndarray, *, units: np.ndarray | None = None) -> MMDTest:
-        """Keep the reference.
-
-        Parameters
-        ----------
-        q
-            The reference, shape (n_q, d).
-        units
-            Integer unit of each row.
-
-        Returns
-        -------
-        MMDTest
-            This object.
-        """
-        self._q = check_points(q, "q")
-        self._units = units
-        self.n_q_, self.n_features_in_ = self._q.shape
-        return self
-
-    def test(self, p: np.ndarray, *, units: np.ndarray | None = None) -> TestResult:
-        """Test one sample against the reference.
-
-        Parameters
-        ----------
-        p
-            The sample, shape (n_p, d).
-        units
-            Integer unit of each row.
-
-        Returns
-        -------
-        TestResult
-            As from `mmd_test`.
-
-        Raises
-        ------
-        NotFittedError
-            There is no reference yet.
-        """
-        if not hasattr(self, "_q"):
-            raise NotFittedError("MMDTest has no reference yet; call fit(q) first")
-        return mmd_test(
-            self._q,
-            p,
-            method=self.method,
-            n_permutations=self.n_permutations,
-            bandwidths=self.bandwidths,
-            units_q=self._units,
-            units_p=units,
-            random_state=self.random_state,
-        )
-
-    def __repr__(self) -> str:
-        fitted = f", reference q of {self.n_q_} rows" if hasattr(self, "_q") else ""
-        return f"MMDTest(method={self.method!r}, n_permutations={self.n_permutations}{fitted})"

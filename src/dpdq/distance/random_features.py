@@ -28,7 +28,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpdq.distance.permutation import BlockSums, PermutationDesign
+from dpdq.distance.kernel_blocks import BlockSums
+from dpdq.distance.permutation import PermutationDesign
 from dpdq.errors import OptionError
 from dpdq.kernels import Kernel, map_tiles
 
@@ -88,6 +89,7 @@ def feature_block_sums(
     kernel: Kernel,
     *,
     n_frequencies: int,
+    weights: np.ndarray | None = None,
     rng: np.random.Generator,
 ) -> BlockSums:
     """Sum random-feature approximations of a family of kernels over pairs of blocks.
@@ -105,6 +107,8 @@ def feature_block_sums(
         A Gaussian or exponential family of k bandwidths.
     n_frequencies
         D, for each bandwidth.
+    weights
+        Of pooled rows, shape (N,): a pair then counts w_i w_j.
     rng
         Draws the frequencies.
 
@@ -117,6 +121,10 @@ def feature_block_sums(
     omega = omega.transpose(1, 0, 2).reshape(points.shape[1], -1).astype(np.float32)
     starts, order = design.starts, design.order
     m = len(starts) - 1
+    ordered = None if weights is None else weights[order].astype(np.float32)
+    own = design.sizes
+    if weights is not None:
+        own = np.add.reduceat(weights[order] ** 2, starts[:-1])
     pieces = _pieces(starts, max(1, TILE_ENTRIES // omega.shape[1]))
 
     def work(piece: tuple[int, int, int, int]) -> np.ndarray:
@@ -128,8 +136,12 @@ def feature_block_sums(
         for side, wave in enumerate((np.cos, np.sin)):
             values = wave(angles, out=values)
             for block in range(high - low):
-                rows = values[inside[block] : inside[block + 1]]
-                folded[block, side] = rows.sum(axis=0)
+                low_row, high_row = inside[block], inside[block + 1]
+                rows = values[low_row:high_row]
+                if ordered is None:
+                    folded[block, side] = rows.sum(axis=0)
+                else:
+                    folded[block, side] = ordered[first + low_row : first + high_row] @ rows
         return folded
 
     sums = np.zeros((m, 2, len(kernel), n_frequencies))
@@ -142,7 +154,7 @@ def feature_block_sums(
         z = np.ascontiguousarray(sums[:, :, k].reshape(m, -1))
         product = z @ z.T / n_frequencies
         # cos^2 + sin^2 = 1: a row with itself counts exactly one
-        product[np.diag_indices(m)] -= design.sizes
+        product[np.diag_indices(m)] -= own
         return product
 
     operations = 4.0 * m * m * n_frequencies * len(kernel)
