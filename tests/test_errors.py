@@ -7,6 +7,7 @@ import dpdq.errors as errors
 def test_every_error_is_of_the_tree_and_of_its_builtin_kind(name):
     kind = getattr(errors, name)
     builtin = {
+        "ConvergenceError": RuntimeError,
         "DataError": ValueError,
         "FileError": OSError,
         "InputTypeError": TypeError,
@@ -14,6 +15,7 @@ def test_every_error_is_of_the_tree_and_of_its_builtin_kind(name):
         "NotFittedError": ValueError,
         "OptionError": ValueError,
         "OverlapError": ValueError,
+        "WorkerError": RuntimeError,
     }[name]
     assert issubclass(kind, errors.DpdqError)
     assert issubclass(kind, builtin)

@@ -10,7 +10,7 @@ import pytest
 from dpdq.errors import DataError, OptionError
 from dpdq.shift import find_slices
 from dpdq.shift._literals import column_values, round_between
-from dpdq.shift.slices import _binomial_bounds, _fisher
+from dpdq.shift._slice_counts import _binomial_bounds, _fisher
 
 KINDS = [("a", "numeric"), ("b", "numeric"), ("c", "categorical"), ("d", "boolean")]
 KEYS = [

@@ -12,28 +12,26 @@ read as one, in the order of their names, and must have the same columns.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from dpdq.data._plain import choose, conform, plain_schema, unify
+from dpdq.data._plain import choose
 from dpdq.data.delimited import TextFile, delimited_source
 from dpdq.data.frames import TableSource, array_source, column_array
 from dpdq.data.jsonlines import json_lines_source
 from dpdq.data.sources import Source
-from dpdq.data.spool import read_ipc_batch
+from dpdq.data.stored_files import ArrowFileSource, FoundFile, JoinedSource, ParquetSource
 from dpdq.data.writing import reason_of
 from dpdq.errors import DataError, FileError
-from dpdq.passes import BLOCK_ROWS
 
-__all__ = ["ENDINGS", "ArrowFileSource", "JoinedSource", "ParquetSource", "file_source"]
+__all__ = ["ENDINGS", "file_source"]
 
 ENDINGS = {
     ".parquet": "parquet",
@@ -76,23 +74,6 @@ _EXPECTED = {
     "npz": ("zip",),
     "reference": ("zip",),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    path: str
-    kind: str
-    ending: str
-    compression: str | None
-    label: str
-
-    def damaged(self, error: BaseException) -> FileError:
-        """Return the error of a file that says one thing and holds another."""
-        text = str(error).strip().splitlines()
-        return FileError(
-            f"{self.label}: the file is damaged, or no {self.ending} file "
-            f"({text[0][:200] if text else type(error).__name__})"
-        )
 
 
 def file_source(
@@ -156,7 +137,7 @@ def file_source(
     return source
 
 
-def _find(name: str, side: str) -> tuple[list[_File], list[str]]:
+def _find(name: str, side: str) -> tuple[list[FoundFile], list[str]]:
     if "://" in name:
         raise FileError(
             f"{side}: {name!r} is an address; dpdq reads local files, so fetch it first"
@@ -211,7 +192,7 @@ def _find(name: str, side: str) -> tuple[list[_File], list[str]]:
                 f"{side}: file {base!r} has an ending that dpdq does not know ({ending}); "
                 f"it reads {_known()}"
             )
-        files.append(_File(path, *found, f"{side} ({base})"))
+        files.append(FoundFile(path, *found, f"{side} ({base})"))
     kinds = {file.kind: file for file in files}
     if len(kinds) > 1:
         some = " and ".join(repr(os.path.basename(file.path)) for file in list(kinds.values())[:2])
@@ -248,7 +229,7 @@ def _known() -> str:
     return f"{plain}, and CSV and JSON Lines with {', '.join(_COMPRESSIONS)}"
 
 
-def _check_content(file: _File) -> None:
+def _check_content(file: FoundFile) -> None:
     """Refuse a file whose first bytes contradict its ending."""
     try:
         with open(file.path, "rb") as stream:
@@ -305,200 +286,7 @@ def _is_json_object(head: bytes) -> bool:
         return False
 
 
-class _StoredFiles(Source):
-    """Arrow batches in files that are read in place."""
-
-    reach = "files"
-
-    def __init__(
-        self,
-        files: Sequence[_File],
-        label: str,
-        columns: Sequence[str] | None,
-        look: Callable[[_File], tuple[pa.Schema, list[int]]],
-    ) -> None:
-        schema: pa.Schema | None = None
-        sizes: list[int] = []
-        notes: list[str] = []
-        pieces: list[tuple[_File, int]] = []
-        for file in files:
-            found, rows = look(file)
-            plain, more = plain_schema(found, file.label, columns)
-            schema = plain if schema is None else _joined(schema, plain, files[0].label, file.label)
-            notes += more
-            sizes += rows
-            pieces += [(file, index) for index in range(len(rows))]
-        assert schema is not None
-        super().__init__(label, schema, sizes, notes=notes)
-        self._pieces = pieces
-
-
-def _validate(batch: pa.RecordBatch, file: _File) -> None:
-    """Refuse offsets that point nowhere, and text that is not UTF-8."""
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        try:
-            column.validate(full=True)
-        except pa.ArrowInvalid as error:
-            if "UTF8" in str(error):
-                raise DataError(
-                    f"{file.label}: column {name!r} holds text that is not UTF-8; "
-                    "save it as UTF-8, or as numbers"
-                ) from error
-            raise
-
-
-def _joined(first: pa.Schema, second: pa.Schema, first_label: str, label: str) -> pa.Schema:
-    for name in first.names:
-        if name not in second.names:
-            raise DataError(f"{label}: column {name!r} is absent, which {first_label} has")
-    fields = []
-    for name in second.names:
-        if name not in first.names:
-            raise DataError(f"{label}: column {name!r} is new, which {first_label} lacks")
-    for field in first:
-        other = second.field(field.name).type
-        both = unify(field.type, other)
-        if both is None:
-            raise DataError(
-                f"{label}: column {field.name!r} has type {other} where {first_label} has "
-                f"{field.type}; give all files one type"
-            )
-        fields.append(pa.field(field.name, both))
-    return pa.schema(fields)
-
-
-class ParquetSource(_StoredFiles):
-    """Parquet files, read in place, wanted columns only.
-
-    Parameters
-    ----------
-    files
-        The files, in order.
-    label
-        What error messages call the whole.
-    columns
-        Columns to keep; ``None`` keeps all.
-    """
-
-    def __init__(
-        self, files: Sequence[_File], label: str, columns: Sequence[str] | None = None
-    ) -> None:
-        import pyarrow.parquet as pq
-
-        self._metadata: dict[str, Any] = {}
-
-        def look(file: _File) -> tuple[pa.Schema, list[int]]:
-            try:
-                with pq.ParquetFile(file.path) as opened:
-                    metadata = opened.metadata
-                    schema = opened.schema_arrow
-            except (pa.ArrowException, OSError) as error:
-                raise file.damaged(error) from error
-            self._metadata[file.path] = metadata
-            groups = range(metadata.num_row_groups)
-            return schema, [metadata.row_group(index).num_rows for index in groups]
-
-        super().__init__(files, label, columns, look)
-
-    def _read(self, piece: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        import pyarrow.parquet as pq
-
-        file, group = self._pieces[piece]
-        try:
-            # buffered pages and no read-ahead: a row group is never whole in memory
-            with pq.ParquetFile(
-                file.path,
-                metadata=self._metadata[file.path],
-                pre_buffer=False,
-                buffer_size=2**18,
-            ) as opened:
-                for batch in opened.iter_batches(
-                    batch_size=BLOCK_ROWS, row_groups=[group], columns=columns
-                ):
-                    _validate(batch, file)
-                    yield batch
-        except (pa.ArrowException, OSError) as error:
-            raise file.damaged(error) from error
-
-
-class ArrowFileSource(_StoredFiles):
-    """Arrow IPC (Feather version 2) files, read in place, wanted columns only.
-
-    Parameters
-    ----------
-    files
-        The files, in order.
-    label
-        What error messages call the whole.
-    columns
-        Columns to keep; ``None`` keeps all.
-    """
-
-    def __init__(
-        self, files: Sequence[_File], label: str, columns: Sequence[str] | None = None
-    ) -> None:
-        def look(file: _File) -> tuple[pa.Schema, list[int]]:
-            try:
-                with pa.memory_map(file.path, "rb") as mapped:
-                    reader = pa.ipc.open_file(mapped)
-                    count = reader.num_record_batches
-                    schema = reader.schema
-                    if len(schema):
-                        mapped.seek(0)
-                        options = pa.ipc.IpcReadOptions(included_fields=[0])
-                        reader = pa.ipc.open_file(mapped, options=options)
-                    rows = [reader.get_batch(index).num_rows for index in range(count)]
-            except (pa.ArrowException, OSError) as error:
-                raise file.damaged(error) from error
-            return schema, rows
-
-        super().__init__(files, label, columns, look)
-
-    def _read(self, piece: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        file, index = self._pieces[piece]
-        try:
-            batch = read_ipc_batch(file.path, index, columns)
-            _validate(batch, file)
-        except (pa.ArrowException, OSError) as error:
-            raise file.damaged(error) from error
-        for start in range(0, batch.num_rows, BLOCK_ROWS):
-            yield batch.slice(start, BLOCK_ROWS)
-
-
-class JoinedSource(Source):
-    """Sources with the same columns, one after the other.
-
-    Parameters
-    ----------
-    parts
-        The sources, in order; they are closed with this one.
-    label
-        What error messages call the whole.
-    """
-
-    def __init__(self, parts: Sequence[Source], label: str) -> None:
-        schema = parts[0].schema
-        for part in parts[1:]:
-            schema = _joined(schema, part.schema, parts[0].label, part.label)
-
-        def close() -> None:
-            for part in parts:
-                part.close()
-
-        notes = [note for part in parts for note in part.notes]
-        super().__init__(
-            label, schema, [part.n_rows for part in parts], notes=notes, on_close=close
-        )
-        self._parts = list(parts)
-
-    def _read(self, piece: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        part = self._parts[piece]
-        schema = pa.schema([self.schema.field(name) for name in columns])
-        for batch in part.batches(columns):
-            yield conform(batch, schema, part.label)
-
-
-def _array_file(file: _File, columns: Sequence[str] | None) -> Source:
+def _array_file(file: FoundFile, columns: Sequence[str] | None) -> Source:
     try:
         if file.kind == "npy":
             array = np.load(file.path, mmap_mode="r", allow_pickle=False)

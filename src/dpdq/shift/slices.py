@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import special
 
 from dpdq._random import RandomState, as_generator
 from dpdq._threads import one_thread_each
 from dpdq.errors import DataError, OptionError
 from dpdq.results import Result
-from dpdq.shift._common import cluster_sums, joint_units, t_quantile, t_tail
+from dpdq.shift._common import joint_units
 from dpdq.shift._literals import Condition, Literals, make_literals
+from dpdq.shift._slice_counts import count_slice
 
 __all__ = ["Slice", "find_slices"]
 
@@ -36,7 +36,6 @@ _MAX_TRIED = 400
 _OVERLAP_LIMIT = 0.5
 _GAIN = np.log(1.2)  # what a second condition, or a slice inside a chosen one, must add
 _REMAINDER = np.log(1.1)  # what must be left of a slice outside the chosen ones
-_FEW = 5
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -426,8 +425,9 @@ def _confirm(
             in_q &= read[column][0][:, place]
             in_p &= read[column][1][:, place]
             conditions.append(literals[column].conditions[place])
-        counted = _count(in_q, in_p, units, len(finds))
+        counted = count_slice(in_q, in_p, units, 1 - _LEVEL / len(finds))
         share_q, share_p, low, high, pvalue = counted
+        pvalue = min(1.0, len(finds) * pvalue)
         if pvalue > _LEVEL or np.sign(share_p - share_q) != find.sign:
             continue
         slices.append(
@@ -453,80 +453,3 @@ def _weight(found: Slice) -> float:
     high = np.log(found.high) if found.high else np.inf
     bound = low if found.share_p > found.share_q else -high
     return float(max(bound, 0.0) * np.sqrt((found.share_q + found.share_p) / 2))
-
-
-def _count(
-    in_q: np.ndarray,
-    in_p: np.ndarray,
-    units: tuple[np.ndarray, np.ndarray] | None,
-    tried: int,
-) -> tuple[float, float, float, float | None, float]:
-    """Shares, simultaneous interval of their ratio, and adjusted p-value."""
-    n_q, n_p, k_q, k_p = len(in_q), len(in_p), int(in_q.sum()), int(in_p.sum())
-    share_q, share_p = k_q / n_q, k_p / n_p
-    level = 1 - _LEVEL / tried
-    if units is not None:
-        low, high, pvalue = _count_units(in_q, in_p, units, level)
-    else:
-        pvalue = _fisher(k_q, n_q, k_p, n_p)
-        if min(k_q, k_p) < _FEW:
-            least_p, most_p = _binomial_bounds(k_p, n_p, (1 + level) / 2)
-            least_q, most_q = _binomial_bounds(k_q, n_q, (1 + level) / 2)
-            low = least_p / most_q
-            high = most_p / least_q if k_q else None
-        else:
-            half = float(special.ndtri(0.5 + level / 2)) * np.sqrt(
-                1 / k_p - 1 / n_p + 1 / k_q - 1 / n_q
-            )
-            low, high = share_p / share_q * np.exp(-half), share_p / share_q * np.exp(half)
-    high = None if high is None else float(high)
-    return share_q, share_p, float(low), high, min(1.0, tried * pvalue)
-
-
-def _binomial_bounds(k: int, n: int, level: float) -> tuple[float, float]:
-    """Clopper and Pearson's two-sided exact bounds of a share."""
-    tail = (1 - level) / 2
-    low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, tail))
-    high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1 - tail))
-    return low, high
-
-
-def _fisher(k_q: int, n_q: int, k_p: int, n_p: int) -> float:
-    """Fisher's exact two-sided p-value: total probability of tables no likelier than this."""
-    total = k_q + k_p
-    support = np.arange(max(0, total - n_q), min(total, n_p) + 1, dtype=np.float64)
-
-    def log_choose(n: float, k: np.ndarray) -> np.ndarray:
-        return special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
-
-    log_mass = log_choose(n_p, support) + log_choose(n_q, total - support)
-    log_mass -= special.logsumexp(log_mass)
-    seen = log_mass[k_p - max(0, total - n_q)]
-    return float(min(1.0, np.exp(special.logsumexp(log_mass[log_mass <= seen + 1e-7]))))
-
-
-def _count_units(
-    in_q: np.ndarray, in_p: np.ndarray, units: tuple[np.ndarray, np.ndarray], level: float
-) -> tuple[float, float | None, float]:
-    """Interval of the ratio and p-value when units, not rows, are independent."""
-    codes = np.concatenate(units)
-    n_q, n_p = len(in_q), len(in_p)
-    k_q, k_p = int(in_q.sum()), int(in_p.sum())
-    count = min(len(np.unique(units[0])), len(np.unique(units[1])))
-    if count < 3 or k_q + k_p == 0:
-        return 0.0, None, 1.0
-    share_q, share_p = k_q / n_q, k_p / n_p
-    pooled = (share_q + share_p) / 2
-
-    def variance(centre_q: float, centre_p: float, scale_q: float, scale_p: float) -> float:
-        score_q, score_p = (in_q - centre_q) / n_q / scale_q, (in_p - centre_p) / n_p / scale_p
-        scores = np.concatenate([-score_q, score_p])
-        return float(np.sum(cluster_sums(scores, codes) ** 2)) * count / (count - 1)
-
-    spread = np.sqrt(variance(pooled, pooled, 1.0, 1.0))
-    pvalue = 2 * t_tail(abs(share_p - share_q) / spread, count - 1) if spread > 0 else 1.0
-    if k_q == 0 or k_p == 0:
-        return 0.0, None, min(1.0, pvalue)
-    half = t_quantile(level, count - 1) * np.sqrt(variance(share_q, share_p, share_q, share_p))
-    ratio = share_p / share_q
-    return ratio * np.exp(-half), ratio * np.exp(half), min(1.0, pvalue)
