@@ -1,0 +1,46 @@
+"""How do I make q behave like p? Weights of the rows of q towards p, and what they buy.
+
+    w = argmin  distance of w to the design weights,   subject to  E_q[w f_j] = E_p[f_j]
+
+Two roads lead to weights. A *model* of r = dP/dQ is fitted and believed
+(`InversePropensityWeighting`); or the margins f_j that matter are *balanced* outright, whatever r
+is (`EntropyBalancing`, `Raking`, `PostStratification`). They meet: entropy balancing is a model,
+log r linear in the margins, fitted by its balance, and so is an exact covariate-balancing
+propensity.
+
+What balance does not fix: anything not on the list of margins, and P(Y|X), which every estimate
+assumes to be the same in q and p. Weights cannot make rows that q does not have: where p lies
+outside q's reach the fit refuses and names the margin.
+
+Which one:
+
+- `EntropyBalancing` is the default: exact on means (squares, interactions), with a tolerance or a
+  cap where exact balance costs too many rows; from rows of p or from population totals.
+- `Raking` for tables of levels, from totals of each column or joint table, as surveys do;
+  `PostStratification` where the joint shares of all cells are known and no cell is empty.
+- `CovariateBalancingPropensity` for a propensity model tested against its own balance: ``"over"``
+  has a statistic that says whether log r is linear in the margins.
+- `InversePropensityWeighting` where there are more margins than can be balanced: a ridge shrinks
+  what the data cannot tell.
+
+All of them: ``fit(q, p)``, then ``weights_``, ``diagnostics()``, ``estimate(y)``,
+``sensitivity()`` and ``log_ratio(x)`` for rows never seen.
+"""
+
+from dpdq._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Weighter": "_base",
+        "ExtendingWeighter": "_base",
+        "EntropyBalancing": "entropy",
+        "CovariateBalancingPropensity": "covariate_balancing",
+        "InversePropensityWeighting": "propensity",
+        "Raking": "raking",
+        "PostStratification": "raking",
+        "BalanceReport": "diagnostics",
+        "Coefficients": "estimates",
+        "ConvergenceError": "_common",
+    },
+)
