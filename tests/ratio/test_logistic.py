@@ -40,19 +40,20 @@ def test_exchange_changes_the_sign_only(ridge):
 
 def test_leave_one_out_loss_is_close_to_refitting():
     from dpdq.ratio._common import softplus
+    from dpdq.ratio._designs import DenseDesign
     from dpdq.ratio.logistic import _Problem
 
     q, p = pair(40, 30, 2, 0.7)
     ridge = 0.01
     design = np.vstack([np.ones(70), np.vstack([q, p]).T])
     share, sign = np.repeat([1 / 80, 1 / 60], [40, 30]), np.repeat([1.0, -1.0], [40, 30])
-    problem = _Problem(design, share, sign, 40)
+    problem = _Problem(DenseDesign(design), share, sign, 40)
     theta, factor = problem.solve(ridge, np.zeros(3))
-    fast = problem._left_out_loss(ridge, theta, factor)
+    fast = problem._left_out_loss(theta, factor)
     slow = 0.0
     for i in range(70):
         keep = np.arange(70) != i
-        part = _Problem(design[:, keep], share[keep], sign[keep], 40 - (i < 40))
+        part = _Problem(DenseDesign(design[:, keep]), share[keep], sign[keep], 40 - (i < 40))
         left_out, _ = part.solve(ridge, theta)
         slow += share[i] * softplus(np.array([sign[i] * (left_out @ design[:, i])]))[0]
     in_sample = share @ softplus(sign * (theta @ design))
@@ -88,6 +89,65 @@ def test_many_features_by_gradient():
     assert model.covariance_ is None
     held_q, held_p = pair(1000, 1000, 450, 0.05, seed=1)
     assert model.log_ratio(held_p).mean() > model.log_ratio(held_q).mean()
+
+
+@pytest.mark.parametrize("d, ridge", [(30, "auto"), (30, 0.01), (500, "auto")])
+def test_sparse_equals_dense(d, ridge):
+    """The same fit without the dense matrix: Newton below 400 features, L-BFGS above."""
+    import scipy.sparse as sp
+
+    rng = np.random.default_rng(0)
+    q, p = (rng.poisson(0.05 + shift, (250, d)) * 1.5 for shift in (0.0, 0.05))
+    q[:, 3] = p[:, 3] = 2.0  # constant, and not zero
+    w = rng.integers(0, 3, 250)
+    dense = LogisticRatio(ridge).fit(q, p, weights_q=w)
+    for kind in (sp.csr_array, sp.csc_matrix, sp.coo_array):
+        sparse = LogisticRatio(ridge).fit(kind(q), kind(p), weights_q=w)
+        assert sparse.ridge_ == dense.ridge_
+        limit = 1e-8 if d < 400 else 2e-3  # where L-BFGS stops
+        np.testing.assert_allclose(sparse.log_ratio(kind(q)), dense.log_ratio(q), atol=limit)
+        assert sparse.coef_[3] == 0
+        if dense.covariance_ is not None:
+            np.testing.assert_allclose(sparse.covariance_, dense.covariance_, rtol=1e-6, atol=1e-9)
+
+
+def test_designs_agree():
+    import scipy.sparse as sp
+
+    from dpdq.ratio._designs import standardised
+
+    rng = np.random.default_rng(0)
+    q, p = rng.poisson(0.3, (40, 6)) * 1.0, rng.poisson(0.5, (30, 6)) * 1.0
+    shares = rng.dirichlet(np.ones(40)), rng.dirichlet(np.ones(30))
+    one = standardised(q, p, *shares)
+    two = standardised(sp.csr_array(q), sp.csr_array(p), *shares)
+    for mine, other in zip(one[1:], two[1:], strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-12)
+    theta, v = rng.normal(size=7), rng.normal(size=70)
+    for name, argument in (
+        ("margins", theta), ("combine", v), ("gram", v),
+    ):  # fmt: skip
+        pair = [getattr(each[0], name)(argument) for each in (one, two)]
+        np.testing.assert_allclose(pair[0], pair[1], atol=1e-10)
+    blocks = [np.hstack([block for _, block in each[0].blocks()]) for each in (one, two)]
+    np.testing.assert_allclose(blocks[0], blocks[1], atol=1e-12)
+
+
+def test_bag_of_words_stays_sparse(shared_data):
+    """Reviews of films against reviews of restaurants: a wide sparse matrix, never made dense."""
+    import pyarrow.parquet as pq
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    table = pq.read_table(shared_data / "sentiment_3domains.parquet").to_pandas()
+    text = next(name for name in table if table[name].astype(str).str.len().mean() > 20)
+    domain = next(name for name in table if table[name].nunique() == 3)
+    words = HashingVectorizer(n_features=2**18, alternate_sign=False).transform(table[text])
+    chosen = [np.flatnonzero(table[domain] == name) for name in ("imdb", "yelp")]
+    (q, q_new), (p, p_new) = ((words[rows[::2]], words[rows[1::2]]) for rows in chosen)
+    model = LogisticRatio().fit(q=q, p=p)
+    found = model.diagnose(q_new, p_new)
+    assert found.loss.high < found.baseline_loss
+    assert model.log_ratio(p_new).mean() > model.log_ratio(q_new).mean() + 1
 
 
 def test_a_repeated_column_shares_its_weight():

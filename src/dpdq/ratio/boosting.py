@@ -29,8 +29,8 @@ class GradientBoostingRatio(RatioEstimator):
     Parameters
     ----------
     categorical_features
-        Boolean mask of shape (d,): columns that hold codes 0, 1, ... of unordered levels. At most
-        255 levels. Default none.
+        Of arrays: boolean mask of shape (d,), columns that hold codes 0, 1, ... of unordered
+        levels, at most 255. Default none. In tables the kind of a column says it.
     max_iter, learning_rate, max_leaf_nodes, min_samples_leaf
         Trees at most, shrinkage of each, leaves a tree, rows a leaf.
     validation_fraction
@@ -74,6 +74,7 @@ class GradientBoostingRatio(RatioEstimator):
     """
 
     _takes_missing = True
+    _view = "codes"
 
     def __init__(
         self,
@@ -141,8 +142,16 @@ class GradientBoostingRatio(RatioEstimator):
 
     def _check_categorical(self, q: Array, p: Array) -> Array | None:
         if self.categorical_features is None:
-            return None
-        mask = np.asarray(self.categorical_features)
+            if self.features_ is None:
+                return None
+            mask = self.features_.categorical_codes
+        elif self.features_ is not None:
+            raise OptionError(
+                "categorical_features is for arrays; the kinds of a table's columns say which are "
+                "categorical, and fit(q, p, types={...}) corrects them"
+            )
+        else:
+            mask = np.asarray(self.categorical_features)
         if mask.dtype != np.bool_ or mask.shape != (q.shape[1],):
             raise DataError(
                 f"categorical_features has dtype {mask.dtype} and shape {mask.shape}; expected "

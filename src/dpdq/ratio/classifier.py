@@ -17,7 +17,7 @@ import numpy as np
 from dpdq._random import RandomState, as_generator, child_seed
 from dpdq.errors import InputTypeError, OptionError
 from dpdq.ratio._base import RatioEstimator
-from dpdq.ratio._common import Array, fit_affine, validation_split
+from dpdq.ratio._common import Array, fit_affine, is_sparse, stack_rows, validation_split
 
 __all__ = ["ClassifierRatio"]
 
@@ -36,7 +36,8 @@ class ClassifierRatio(RatioEstimator):
     Parameters
     ----------
     estimator
-        Unfitted classifier; a clone of it is fitted. Default: standardised logistic regression.
+        Unfitted classifier; a clone of it is fitted. It reads arrays as they are (a sparse matrix
+        as CSR) and tables as dense features. Default: standardised logistic regression.
     calibrate
         Whether to hold out rows for the affine calibration.
     validation_fraction
@@ -75,6 +76,8 @@ class ClassifierRatio(RatioEstimator):
     True
     """
 
+    _takes_sparse = True
+
     def __init__(
         self,
         estimator: Any = None,
@@ -94,17 +97,17 @@ class ClassifierRatio(RatioEstimator):
                 f"validation_fraction is {self.validation_fraction}; expected between 0 and 1"
             )
         seed = child_seed(as_generator(self.random_state))
-        model = self._new_model(seed)
+        model = self._new_model(seed, sparse=is_sparse(q))
         split = validation_split(q, p, self.validation_fraction, seed) if self.calibrate else None
-        keep_q = ~split[0] if split else np.ones(len(q), dtype=bool)
-        keep_p = ~split[1] if split else np.ones(len(p), dtype=bool)
+        keep_q = ~split[0] if split else np.ones(len(weights_q), dtype=bool)
+        keep_p = ~split[1] if split else np.ones(len(weights_p), dtype=bool)
         w_q, w_p = weights_q[keep_q], weights_p[keep_p]
         uniform = bool((w_q == w_q[0]).all() and (w_p == w_p[0]).all())
         # Weights of mean one leave each side's total at its number of rows.
         w = np.concatenate([w_q / w_q.mean(), w_p / w_p.mean()])
         y = np.repeat([0, 1], [len(w_q), len(w_p)])
         model.fit(
-            np.vstack([q[keep_q], p[keep_p]]), y, **({} if uniform else _weight_keyword(model, w))
+            stack_rows(q[keep_q], p[keep_p]), y, **({} if uniform else _weight_keyword(model, w))
         )
         self.model_ = model
         self._prior = float(np.log(len(w_q) / len(w_p)))
@@ -115,7 +118,7 @@ class ClassifierRatio(RatioEstimator):
                 self._score(q[held_q]), self._score(p[held_p]), weights_q[held_q], weights_p[held_p]
             )
 
-    def _new_model(self, seed: int) -> Any:
+    def _new_model(self, seed: int, *, sparse: bool) -> Any:
         from sklearn.base import clone
 
         if self.estimator is None:
@@ -123,7 +126,9 @@ class ClassifierRatio(RatioEstimator):
             from sklearn.pipeline import make_pipeline
             from sklearn.preprocessing import StandardScaler
 
-            return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+            return make_pipeline(
+                StandardScaler(with_mean=not sparse), LogisticRegression(max_iter=1000)
+            )
         if not callable(getattr(self.estimator, "predict_proba", None)):
             raise InputTypeError(
                 f"{type(self.estimator).__name__} has no predict_proba; give a probabilistic "
