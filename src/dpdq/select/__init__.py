@@ -1,0 +1,29 @@
+"""Which rows of q are worth keeping for p?
+
+q is the pool one has, p what one wants the kept rows to be like, or good for. A selector is two
+objects freely combined: a **utility** scores every row of the pool (`fit`, then `utility(pool)`,
+larger is better), a **mechanism** keeps rows by their utility (`top_k`, `gumbel_top_k`,
+`threshold`, `quota`) and says of every row why.
+
+With u = log dP/dQ as utility, `gumbel_top_k` at temperature 1 draws a sample of p out of q; `top_k`
+takes the rows that are most typical of p against q, which is no sample of p. What no utility
+fixes: how much of it is the source or the length of a row. `conditional_utility` says, and scores
+within them; `Selection.random_control` is the baseline that every choice is held against.
+"""
+
+from dpdq._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Utility": "_base",
+        "Price": "_base",
+        "Selection": "chosen",
+        "top_k": "mechanisms",
+        "gumbel_top_k": "mechanisms",
+        "quota": "mechanisms",
+        "threshold": "mechanisms",
+        "conditional_utility": "nuisance",
+        "ConditionalUtility": "nuisance",
+    },
+)

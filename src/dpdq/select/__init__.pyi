@@ -1,0 +1,11 @@
+from dpdq.select._base import Price as Price
+from dpdq.select._base import Utility as Utility
+from dpdq.select.chosen import Selection as Selection
+from dpdq.select.mechanisms import gumbel_top_k as gumbel_top_k
+from dpdq.select.mechanisms import quota as quota
+from dpdq.select.mechanisms import threshold as threshold
+from dpdq.select.mechanisms import top_k as top_k
+from dpdq.select.nuisance import ConditionalUtility as ConditionalUtility
+from dpdq.select.nuisance import conditional_utility as conditional_utility
+
+__all__: list[str]
