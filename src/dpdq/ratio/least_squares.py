@@ -176,7 +176,7 @@ class LeastSquaresFit:
     scores: Array
 
     def ratio(self, x: Array) -> Array:
-        """offset + sum_l theta_l k_l(x), as fitted: not raised to any floor."""
+        """The ratio offset + sum_l theta_l k_l(x) as fitted, not raised to any floor."""
         return self.offset + self.basis.sum(x, self.bandwidth, self.theta)
 
 
@@ -352,7 +352,7 @@ def _left_out(
     b_m: Array,
     offset: float,
 ) -> Array:
-    """k'theta without the row itself, shape (rows, ridges); ``rotated`` is overwritten."""
+    """The fit k'theta without the row itself, shape (rows, ridges); ``rotated`` is overwritten."""
     if (mass == mass[0]).all():
         inverse = 1.0 / (values[:, None] + ridges * (1 - mass[0]))
         from_p, from_m = rotated @ (inverse * b_p[:, None]), rotated @ (inverse * b_m[:, None])
