@@ -1,6 +1,6 @@
 """How far apart are q and p, and is the difference real?
 
-Three ways to look at one question, from the whole law to single columns:
+Ways to look at one question, from the whole law to single columns:
 
 - **Kernels** (`mmd`, `mmd_test`, `energy_test`): a distance between mean embeddings, and tests by
   permutation that are exact at every sample size. Nothing is trained; all scales are looked at.
@@ -8,6 +8,8 @@ Three ways to look at one question, from the whole law to single columns:
   scale that reads like a probability; `detectable_auc` says what could have been found at all.
 - **Columns** (`univariate_tests`): the right test and effect for each column's type, adjusted for
   their number (`false_discovery_rate`).
+- **Generated samples** (`frechet_distance`, `kernel_inception_distance`, `prdc`, `mauve`,
+  `vendi_score`, `memorisation_test`): q is what a model made, p is real, in any feature space.
 
 `estimate_divergences` turns log ratios into KL, Jensen-Shannon and the other f-divergences with
 bounds that hold.
@@ -35,6 +37,29 @@ __getattr__, __dir__, __all__ = attach(
         "univariate_tests": "univariate",
         "compare_column": "univariate",
         "false_discovery_rate": "univariate",
+        "anderson_darling_test": "one_dimension",
+        "kolmogorov_smirnov_test": "one_dimension",
+        "cramer_von_mises_test": "one_dimension",
+        "wasserstein": "one_dimension",
+        "chi2_test": "level_tests",
+        "g_test": "level_tests",
+        "population_stability_index": "effects",
+        "standardised_mean_difference": "effects",
+        "sliced_wasserstein": "sliced",
+        "SlicedDistance": "sliced",
+        "sliced_wasserstein_test": "sliced_tests",
+        "AdaptiveSlicedWasserstein": "sliced_adaptive",
+        "SliceBound": "sliced_adaptive",
+        "sinkhorn_divergence": "sinkhorn",
+        "SinkhornDivergence": "sinkhorn",
+        "frechet_distance": "frechet",
+        "frechet_distance_from_moments": "frechet",
+        "kernel_inception_distance": "kernel_inception",
+        "prdc": "fidelity",
+        "mauve": "frontiers",
+        "divergence_frontier": "frontiers",
+        "vendi_score": "diversity",
+        "memorisation_test": "memorisation",
         "estimate_divergences": "divergence_estimates",
         "logistic_model_intervals": "divergence_estimates",
     },

@@ -6,7 +6,7 @@ With generated rows q_1 .. q_M and real rows p_1 .. p_N,
     precision = 1/M #{j : q_j in some B_k(p_i; p)}         are generated rows realistic?
     recall    = 1/N #{i : p_i in some B_k(q_j; q)}         is every real row producible?
     density   = 1/(k M) sum_j #{i : q_j in B_k(p_i; p)}    in how many real balls, against k?
-    coverage  = 1/N #{i : some q_j in B_k(p_i; p)}         which real rows have a generated one near?
+    coverage  = 1/N #{i : some q_j in B_k(p_i; p)}         what of p has a generated row near?
 
 Precision and recall take a union of balls, so that one outlier with its huge ball makes a desert
 realistic; density counts and coverage looks only at p's balls, and both have a known value at

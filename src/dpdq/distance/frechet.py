@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from scipy.linalg import LinAlgError, cholesky, eigh, eigvalsh, lapack, svdvals
+from scipy.linalg import LinAlgError, cholesky, eigh, eigvalsh, get_lapack_funcs
 
 from dpdq._random import RandomState, as_generator, child_seed, row_keys
 from dpdq.distance._common import check_sides
@@ -202,7 +202,7 @@ def frechet_distance(
     n_groups = min(n_groups, sides[0].n, sides[1].n)
     groups = [deal_groups(side.n, max(n_groups, 1), generator) for side in sides]
 
-    def plug_in(rows_q: np.ndarray | None, rows_p: np.ndarray | None) -> float:
+    def plug_in(rows_q: np.ndarray, rows_p: np.ndarray) -> float:
         return _from_samples(
             sides[0].part(rows_q), sides[1].part(rows_p), unbiased=unbiased_covariance
         )
@@ -210,7 +210,7 @@ def frechet_distance(
     least = -math.inf
     if extrapolate is False:
         _enough(sides, 2.0, n_groups)
-        statistic: Callable[[np.ndarray, np.ndarray], float] = plug_in
+        statistic = plug_in
         method, reason, least = "Fréchet distance, plug-in", _BIASED, 0.0
     else:
         share = _smallest_share(sides, smallest_share)
@@ -219,8 +219,10 @@ def frechet_distance(
         method = f"Fréchet distance, extrapolated over {N_SIZES} sizes of {extrapolate}"
         reason = "" if both else "the error of p's moments remains: p is taken for the whole truth"
 
-        def statistic(rows_q: np.ndarray, rows_p: np.ndarray) -> float:
-            return _extrapolated(plug_in, rows_q, rows_p, share, both=both, seed=seed)
+        def extrapolated(rows_q: np.ndarray, rows_p: np.ndarray) -> float:
+            return _intercept(plug_in, rows_q, rows_p, share, both=both, seed=seed)
+
+        statistic = extrapolated
 
     estimate = statistic(np.arange(sides[0].n), np.arange(sides[1].n))
     without = leave_out(statistic, groups[0], groups[1], n_groups)
@@ -246,8 +248,8 @@ class _Side:
         if self.n < 2:
             raise DataError(f"{side} has {self.n} rows of positive weight; expected at least 2")
 
-    def part(self, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        if rows is None or len(rows) == self.n:
+    def part(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if len(rows) == self.n:
             return self.points, self.weights
         return self.points[rows], self.weights[rows]
 
@@ -271,7 +273,7 @@ def _smallest_share(sides: tuple[_Side, _Side], given: float | None) -> float:
     return given
 
 
-def _extrapolated(
+def _intercept(
     plug_in: Callable[[np.ndarray, np.ndarray], float],
     rows_q: np.ndarray,
     rows_p: np.ndarray,
@@ -311,7 +313,7 @@ def _from_samples(
         return _distance((mean_q, a.T @ a), (mean_p, b.T @ b))
     # A = a'a and B = b'b: the roots of the eigenvalues of A B are the singular values of a b'.
     factors = [side if len(side) <= side.shape[1] else _triangle(side) for side in (a, b)]
-    roots = float(svdvals(factors[0] @ factors[1].T).sum())
+    roots = float(np.linalg.svdvals(factors[0] @ factors[1].T).sum())
     return _total(mean_q - mean_p, float(np.vdot(a, a)), float(np.vdot(b, b)), roots)
 
 
@@ -329,7 +331,7 @@ def _centered(
 
 def _triangle(rows: np.ndarray) -> np.ndarray:
     """A square factor of the same covariance."""
-    return np.linalg.qr(rows, mode="r")
+    return np.asarray(np.linalg.qr(rows, mode="r"))
 
 
 def _distance(q: _Moments, p: _Moments) -> float:
@@ -344,12 +346,13 @@ def _total(shift: np.ndarray, trace_a: float, trace_b: float, roots: float) -> f
 
 
 def _root_trace(a: np.ndarray, b: np.ndarray, scale: float) -> float:
-    """tr (A^1/2 B A^1/2)^1/2 of two covariances, to 1e-10 of ``scale`` where rounding allows."""
+    """Trace of (A^1/2 B A^1/2)^1/2 for covariances, to 1e-10 of ``scale`` where rounding allows."""
     try:
         lower = cholesky(b, lower=True, check_finite=False)
     except LinAlgError:
         return _root_trace_of_factors(a, b)
-    inner, _ = lapack.dsygst(a, lower, itype=3, lower=1)
+    (congruence,) = get_lapack_funcs(("sygst",), (a, lower))
+    inner, _ = congruence(a, lower, itype=3, lower=1)  # lower' a lower
     values = eigvalsh(inner, driver="evr", lower=True, check_finite=False, overwrite_a=True)
     _refuse_negative(values)
     if values[-1] <= 0.0:
@@ -363,7 +366,7 @@ def _root_trace(a: np.ndarray, b: np.ndarray, scale: float) -> float:
 
 def _root_trace_of_factors(a: np.ndarray, b: np.ndarray) -> float:
     """The same as a sum of singular values, which does not square the small ones away."""
-    return float(svdvals(_factor(a).T @ _factor(b)).sum())
+    return float(np.linalg.svdvals(_factor(a).T @ _factor(b)).sum())
 
 
 def _factor(matrix: np.ndarray) -> np.ndarray:
