@@ -4,6 +4,8 @@ Ways to look at one question, from the whole law to single columns:
 
 - **Kernels** (`mmd`, `mmd_test`, `energy_test`): a distance between mean embeddings, and tests by
   permutation that are exact at every sample size. Nothing is trained; all scales are looked at.
+- **Transport** (`wasserstein` on the line, `sliced_wasserstein` along lines,
+  `sinkhorn_divergence`): how far mass must move, in the unit of the data, and in which direction.
 - **Classifiers** (`auc_interval`, `classifier_test`): how well the sides can be told apart, on a
   scale that reads like a probability; `detectable_auc` says what could have been found at all.
 - **Columns** (`univariate_tests`): the right test and effect for each column's type, adjusted for
