@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from dpdq.comparison.verdict import overlap_sentence
+from dpdq.ratio import check_overlap
 
-__all__ = ["OVERLAP_LIMIT", "balance_part", "overlap_part"]
-
-OVERLAP_LIMIT = 0.05
-REACH = 0.999
-
-
-def _wilson(count: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    share = count / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+__all__ = ["balance_part", "overlap_part"]
 
 
 def overlap_part(
     log_ratio_q: np.ndarray, log_ratio_p: np.ndarray, ids: dict[int, Any] | None = None
 ) -> dict[str, Any]:
     """Share of p beyond the 99.9 % point of q's own held-out log ratios.
-
-    Overlap fails where that share is above 5 %: for p = q it is 0.1 % by definition.
 
     Parameters
     ----------
@@ -41,14 +28,9 @@ def overlap_part(
     dict
         The ``overlap`` part.
     """
-    limit = float(np.quantile(log_ratio_q, REACH))
-    beyond = log_ratio_p > limit
-    count, n = int(beyond.sum()), len(log_ratio_p)
-    share = count / n
-    low, high = _wilson(count, n)
-    ok = share <= OVERLAP_LIMIT
+    found = check_overlap(log_ratio_q, log_ratio_p)
     rows = []
-    if not ok:
+    if not found.ok:
         furthest = np.argsort(-log_ratio_p, kind="stable")[:10]
         rows = [
             {
@@ -59,12 +41,12 @@ def overlap_part(
             for row in furthest
         ]
     return {
-        "ok": ok,
-        "share_of_p_out_of_reach": share,
-        "low": low,
-        "high": high,
-        "log_ratio_limit": limit,
-        "sentence": overlap_sentence(share, low, high, OVERLAP_LIMIT, ok=ok),
+        "ok": found.ok,
+        "share_of_p_out_of_reach": found.share,
+        "low": found.low,
+        "high": found.high,
+        "log_ratio_limit": found.log_ratio_limit,
+        "sentence": found.status,
         "rows": rows,
     }
 

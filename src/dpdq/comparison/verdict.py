@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ALPHA", "overlap_sentence", "verdict"]
+__all__ = ["ALPHA", "verdict"]
 
 ALPHA = 0.05
 
@@ -146,15 +146,3 @@ def _sentences(
     if overlap_ok is False:
         found.append("Overlap fails: part of p lies where q has no data.")
     return found
-
-
-def overlap_sentence(share: float, low: float, high: float, limit: float, *, ok: bool) -> str:
-    """Say how much of p lies out of q's reach and what follows."""
-    size = f"{100 * share:.3g} % of p ({100 * low:.2g} to {100 * high:.2g} %)"
-    if ok:
-        return f"{size} lies beyond q's own 99.9 % point of log dP/dQ: q covers p well enough."
-    return (
-        f"Overlap fails: {size} lies where q has almost no data (more than the {100 * limit:g} % "
-        "that can be ignored). No weighting of q can repair this; collect data there, or compare "
-        "and deploy only on the part of p that q covers."
-    )

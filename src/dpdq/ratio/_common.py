@@ -22,12 +22,14 @@ from dpdq.errors import DataError, InputTypeError
 
 __all__ = [
     "DENSE_BYTES",
+    "FREQUENT",
     "Array",
     "as_rows",
     "as_weights",
     "content_folds",
     "content_hash",
     "fit_affine",
+    "folds_of_hashes",
     "is_sparse",
     "logistic_losses",
     "loss_with_error",
@@ -41,6 +43,9 @@ Array = np.ndarray[Any, Any]
 
 DENSE_BYTES = 2**28
 """A sparse matrix that would be larger than this as a dense one is not made dense."""
+
+FREQUENT = 20
+"""From how many occurrences on equal rows are a cell of a discrete law."""
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MISSING_BITS = np.uint64(0x7FF8000000000000)
@@ -199,13 +204,40 @@ def stack_rows(q: Any, p: Any) -> Any:
 
 
 def content_folds(q: Array, p: Array, n_folds: int, seed: int = 0) -> tuple[Array, Array]:
-    """Fold numbers by content, balanced in size; equal rows share a fold on both sides."""
-    hashes = np.concatenate([content_hash(q, seed), content_hash(p, seed)])
-    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    """Fold numbers by content, balanced in size; equal rows share a fold on both sides.
+
+    A content that occurs 20 times or more is a cell of a discrete law, not a copy that a model
+    could recognise: its rows are dealt out over the folds in turn, on each side alike.
+    """
+    return folds_of_hashes(content_hash(q, seed), content_hash(p, seed), n_folds)
+
+
+def folds_of_hashes(hash_q: Array, hash_p: Array, n_folds: int) -> tuple[Array, Array]:
+    """`content_folds` from hashes of the rows."""
+    _, inverse, counts = np.unique(
+        np.concatenate([hash_q, hash_p]), return_inverse=True, return_counts=True
+    )
     # The distinct rows in hash order are cut where the cumulated rows pass k/K of all.
     middle = np.cumsum(counts) - counts / 2
-    folds = np.minimum((middle * n_folds / len(hashes)).astype(np.int64), n_folds - 1)[inverse]
-    return folds[: q.shape[0]], folds[q.shape[0] :]
+    by_content = np.minimum((middle * n_folds / len(inverse)).astype(np.int64), n_folds - 1)
+    often = counts >= FREQUENT
+    sides = []
+    for content in (inverse[: len(hash_q)], inverse[len(hash_q) :]):
+        folds = by_content[content]
+        rows = often[content]
+        folds[rows] = (folds[rows] + _turns(content[rows])) % n_folds
+        sides.append(folds)
+    return sides[0], sides[1]
+
+
+def _turns(content: Array) -> Array:
+    """For each row, how many earlier rows have its content."""
+    order = np.argsort(content, kind="stable")
+    ordered = content[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])[: len(content)]
+    turns = np.empty(len(content), dtype=np.int64)
+    turns[order] = np.arange(len(content)) - np.repeat(first, np.diff(np.r_[first, len(content)]))
+    return turns
 
 
 def validation_split(
@@ -214,10 +246,20 @@ def validation_split(
     """Masks of held-out rows by content, or None where a side has too few rows to spare.
 
     The rule looks at a row's values alone, so that it is symmetric in q and p and equal rows fall
-    on the same side of the split.
+    on the same side of the split; rows of a content that occurs 20 times or more are split among
+    themselves, the n-th of q as the n-th of p.
     """
     limit = np.uint64(min(fraction, 1.0) * float(2**64 - 2**12))
-    held_q, held_p = content_hash(q, seed) < limit, content_hash(p, seed) < limit
+    hashes = [content_hash(q, seed), content_hash(p, seed)]
+    _, inverse, counts = np.unique(np.concatenate(hashes), return_inverse=True, return_counts=True)
+    often = (counts >= FREQUENT)[inverse]
+    cut = q.shape[0]
+    for keys, content, rows in zip(
+        hashes, (inverse[:cut], inverse[cut:]), (often[:cut], often[cut:]), strict=True
+    ):
+        if rows.any():
+            keys[rows] = mix64(keys[rows] + _turns(content[rows]).astype(np.uint64))
+    held_q, held_p = hashes[0] < limit, hashes[1] < limit
     for held in (held_q, held_p):
         if held.sum() < at_least or (~held).sum() < at_least:
             return None
