@@ -34,6 +34,8 @@ __getattr__, __dir__, __all__ = attach(
         "KernelMeanMatching": "mean_matching",
         "ClassifierRatio": "classifier",
         "TelescopingRatio": "telescoping",
+        "NearestNeighborRatio": "nearest_neighbors",
+        "nearest_neighbor_divergence": "nearest_neighbors",
         "select_ratio": "selection",
         "CrossFittedRatio": "cross_fitting",
         "RatioDiagnostics": "diagnostics",
