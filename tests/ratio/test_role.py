@@ -202,3 +202,50 @@ def test_two_rows_a_side_and_constant_columns(name):
     assert np.isfinite(found).all()
     flat = np.ones((40, 2))
     assert np.abs(fresh(name).fit(flat, flat).log_ratio(flat)).max() < 1e-6
+
+
+def mixed(n, shift, seed):
+    rng = np.random.default_rng(seed)
+    age = rng.normal(40 + 10 * shift, 10, n)
+    age[rng.random(n) < 0.1] = np.nan
+    town = rng.choice(["Uri", "Zug"], n, p=[0.5 - 0.4 * shift, 0.5 + 0.4 * shift])
+    return {"age": age, "town": town}
+
+
+@every
+def test_tables_go_through_the_recipe(name):
+    """More in test_frames.py; here every member takes mixed columns and names them."""
+    model = fresh(name).fit(q=mixed(500, 0.0, 0), p=mixed(500, 0.5, 1))
+    new_q, new_p = mixed(300, 0.0, 2), mixed(300, 0.5, 3)
+    assert model.log_ratio(new_p).mean() > 0 > model.log_ratio(new_q).mean()
+    assert list(model.feature_names_in_) == ["age", "town"]
+    turned = {key: new_q[key] for key in ("town", "age")}
+    np.testing.assert_array_equal(model.log_ratio(turned), model.log_ratio(new_q))
+    back = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(back.log_ratio(new_q), model.log_ratio(new_q))
+    with pytest.raises(DataError, match="x lacks columns that the fit has seen: 'town'"):
+        model.log_ratio({"age": new_q["age"]})
+
+
+@every
+def test_small_sparse_matrices_are_taken(name):
+    from scipy.sparse import csr_array
+
+    q, p = shifted(200, 200)
+    model = fresh(name).fit(csr_array(q), csr_array(p))
+    assert model.log_ratio(csr_array(p)).mean() > model.log_ratio(csr_array(q)).mean()
+
+
+@every
+def test_judges_itself_on_held_out_rows(name):
+    q, p = shifted(1600, 1600, shift=0.7)
+    model = fresh(name).fit(q[:1000], p[:1000])
+    found = model.diagnose(q[1000:], p[1000:])
+    assert found.loss.high < found.baseline_loss
+    assert abs(found.level_shift.estimate) < 0.5
+    assert found.overlap.ok
+    assert found.share_seen == 0
+    assert found.status
+    weights = model.weights(q[1000:])
+    assert weights.values.mean() == pytest.approx(1.0)
+    assert found.effective_sample_size == pytest.approx(weights.effective_sample_size)

@@ -34,6 +34,7 @@ LEVEL_LIMIT = 0.25
 _LOG_2 = math.log(2.0)
 _NORMAL = 1.959963984540054
 _MUCH_SEEN = 0.1
+_ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -317,7 +318,7 @@ def _judge(loss: Estimate, shift: Estimate, weights: Weights, overlap: Overlap) 
     low, high = loss.low or 0.0, loss.high or 0.0
     if not overlap.ok:
         return False, overlap.status
-    if low > _LOG_2:
+    if low > _LOG_2 + _ROUNDING:
         return False, (
             f"Worse than no model: the held-out loss {loss.estimate:.4f} is above the "
             f"{_LOG_2:.4f} of the constant ratio; take r = 1, or let select_ratio choose another "
@@ -332,7 +333,7 @@ def _judge(loss: Estimate, shift: Estimate, weights: Weights, overlap: Overlap) 
             "is right, so that the model is overconfident or extrapolates; compare estimators by "
             "select_ratio."
         )
-    if high >= _LOG_2:
+    if high >= _LOG_2 - _ROUNDING:
         return True, (
             f"No difference is shown: the held-out loss {loss.estimate:.4f} is not clearly below "
             f"the {_LOG_2:.4f} of the constant ratio, and r = 1 may do as well."
