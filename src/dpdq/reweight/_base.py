@@ -10,13 +10,14 @@ the same for all and stands here.
 from __future__ import annotations
 
 import abc
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
+from dpdq._threads import one_thread_each
 from dpdq.errors import DataError, DpdqError, NotFittedError, OptionError
+from dpdq.ratio._base import Parametrised
 from dpdq.ratio._common import as_weights
 from dpdq.reweight._columns import Rows
 from dpdq.reweight._common import Array, ConvergenceError, Solution, check_choice
@@ -37,7 +38,7 @@ from dpdq.weights import Weights
 __all__ = ["ExtendingWeighter", "Weighter"]
 
 
-class Weighter(abc.ABC):
+class Weighter(Parametrised, abc.ABC):
     """Base of every method that weights the rows of q towards p.
 
     Attributes
@@ -63,42 +64,8 @@ class Weighter(abc.ABC):
     bins: int | None = None
     not_converged: str = "raise"
 
-    # ------------------------------------------------------------- parameters
-    @classmethod
-    def _parameter_names(cls) -> list[str]:
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments by name (``deep`` changes nothing: none is nested)."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Change constructor arguments by name.
-
-        Raises
-        ------
-        OptionError
-            A name is not an argument of this method.
-        """
-        names = self._parameter_names()
-        for name, value in params.items():
-            if name not in names:
-                raise OptionError(
-                    f"Unknown parameter {name!r} of {type(self).__name__}. "
-                    f"Choose one of {', '.join(map(repr, names))}."
-                )
-            setattr(self, name, value)
-        return self
-
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self).__init__).parameters
-        changed = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if repr(value) != repr(defaults[name].default)
-        ]
-        text = f"{type(self).__name__}({', '.join(changed)})"
+        text = self._shown_parameters()
         if "weights_" in vars(self):
             text += f", fitted: {self._weights!r}, {len(self.margins_)} margins"
         return text
@@ -155,26 +122,28 @@ class Weighter(abc.ABC):
         """
         check_choice("not_converged", self.not_converged, ("raise", "keep"))
         self._check_options()
+        vars(self).pop("weights_", None)  # not fitted until all has gone well
         if (p is None) == (targets is None):
             raise OptionError("give either p (rows) or targets (population margins), one of them")
         if targets is not None and weights_p is not None:
             raise OptionError("weights_p needs rows of p; with targets there are none")
         w_q, kept_q = _design(weights_q, q, "q")
         w_p, kept_p = _design(weights_p, p, "p")
-        problem, _ = make_problem(
-            q,
-            p,
-            targets=targets,
-            weights_q=w_q,
-            weights_p=w_p,
-            kept_q=kept_q,
-            kept_p=kept_p,
-            types=types,
-            bins=self.bins,
-            moments=moments,
-            interactions=interactions,
-        )
-        solution = self._solve(problem)
+        with one_thread_each():
+            problem = make_problem(
+                q,
+                p,
+                targets=targets,
+                weights_q=w_q,
+                weights_p=w_p,
+                kept_q=kept_q,
+                kept_p=kept_p,
+                types=types,
+                bins=self.bins,
+                moments=moments,
+                interactions=interactions,
+            )
+            solution = self._solve(problem)
         if not solution.converged and self.not_converged == "raise":
             raise ConvergenceError(f"{type(self).__name__}: {solution.failure}")
         calibrated = _calibrated(solution.log_weights, problem.weights_q)
@@ -269,7 +238,7 @@ class Weighter(abc.ABC):
             mean = float(weights @ values / weights.sum())
             scores = np.where(weights > 0, values - mean, 0.0)[:, None]
             influence = self._influence(problem, weights, scores)
-            return mean_estimate(values, weights, influence, mean, level, reason)
+            return mean_estimate(weights, influence, mean, level, reason)
         matrix, names = regressors(x, len(self.weights_))
         coef, scores = regression_scores(values, matrix[self._kept], weights)
         scores = np.where(weights[:, None] > 0, scores, 0.0)

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from dpdq._threads import one_thread_each, parallel_map
+from dpdq._threads import parallel_map
 from dpdq.errors import DpdqError, OptionError
 
 __all__ = [
+    "BLOCK",
     "Array",
     "ConvergenceError",
     "Solution",
@@ -74,8 +75,7 @@ def map_blocks(call: Callable[[int, int], Any], n: int) -> list[Any]:
     """
     bounds = [(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
     if n < _PARALLEL_ROWS:
-        with one_thread_each():
-            return [call(*each) for each in bounds]
+        return [call(*each) for each in bounds]
     return parallel_map(lambda each: call(*each), bounds)
 
 

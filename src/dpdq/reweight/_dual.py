@@ -74,7 +74,7 @@ def solve_tilt(
             theta = found
     least = float(problem.weights_q.min())
     if cap is None:
-        bound = math.log(least / n) - 1e-6
+        bound = math.log(least / float(problem.weights_q.sum())) - 1e-6
         theta, gap, steps, infeasible = _newton(
             _exponential(problem), theta, np.full(k, delta), tolerance, max_iter, bound
         )

@@ -174,6 +174,12 @@ def independent(problem: Problem) -> list[int]:
     worst = int(np.argmax(np.abs(off)))
     if abs(off[worst]) > 1e-6:
         margin = problem.margins[others[worst]]
+        if problem.p is None:
+            raise OverlapError(
+                f"the targets contradict each other: given the others, margin {margin.name} has "
+                f"to be {abs(off[worst]):.2g} standard deviations from where it is wanted; make "
+                "the totals agree"
+            )
         raise OverlapError(
             f"margin {margin.name} is fixed by other margins on q but not in p (off by "
             f"{abs(off[worst]):.2g} standard deviations where the others balance), so that no "

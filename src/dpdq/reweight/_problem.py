@@ -10,7 +10,7 @@ import numpy as np
 
 from dpdq.errors import DataError, OptionError
 from dpdq.reweight._columns import MISSING, Recipe, Rows, read_sides
-from dpdq.reweight._common import Array, percent
+from dpdq.reweight._common import BLOCK, Array, percent
 from dpdq.reweight.moments import BalanceFunctions, Margin
 
 __all__ = ["Problem", "make_problem"]
@@ -126,7 +126,7 @@ def make_problem(
     bins: int | None,
     moments: int | Mapping[str, int],
     interactions: Sequence[Sequence[str | int]] | str,
-) -> tuple[Problem, Recipe]:
+) -> Problem:
     """Read both sides (or q and targets), list the functions and take their moments."""
     if targets is not None:
         targets = _expanded(targets)
@@ -159,7 +159,7 @@ def make_problem(
     problem = Problem(
         functions, rows_q, w_q, rows_p, w_p, target, mean_q, covariance, low, high, sd
     )
-    return problem.select(np.flatnonzero(~empty)), recipe
+    return problem.select(np.flatnonzero(~empty))
 
 
 def _units(recipe: Recipe, sides: Sequence[tuple[Rows, Array]]) -> tuple[Array, Array]:
@@ -178,9 +178,9 @@ def _units(recipe: Recipe, sides: Sequence[tuple[Rows, Array]]) -> tuple[Array, 
     center = np.mean(firsts, axis=0) if width else np.zeros(0)
     for rows, weights in sides:
         total, square = np.zeros(width), np.zeros(width)
-        for start in range(0, len(rows), 8_192):
-            gap = rows.numbers[start : start + 8_192] - center
-            w = weights[start : start + 8_192]
+        for start in range(0, len(rows), BLOCK):
+            gap = rows.numbers[start : start + BLOCK] - center
+            w = weights[start : start + BLOCK]
             if missing:
                 present = ~np.isnan(gap)
                 gap = np.where(present, gap, 0.0)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ from scipy.special import stdtrit
 
 from dpdq.errors import DataError, OptionError
 from dpdq.ratio._common import as_rows
+from dpdq.reweight._columns import Rows
 from dpdq.reweight._common import Array, independent_rows, map_blocks
+from dpdq.reweight._linear import LinearModel
 from dpdq.reweight._problem import Problem
 from dpdq.results import Estimate, Result
 
@@ -161,24 +164,52 @@ def balancing_influence(
 
 
 def model_influence(
-    weights: Array, scores: Array, slope_design: Array, psi_q: Array, psi_p: Array
+    model: LinearModel,
+    problem: Problem,
+    weights: Array,
+    slope: Array,
+    scores: Array,
+    project: Callable[[Array], list[Array]],
+    factors_q: Callable[[Array], list[Array]],
+    factors_p: Callable[[Array], list[Array]],
 ) -> Influence:
     """Contributions where log w = theta'z is a fitted model.
 
     Parameters
     ----------
-    weights, scores
+    model
+        The fitted linear function of the balance functions.
+    weights, slope, scores
         As in `balancing_influence`.
-    slope_design
-        d w_i / d theta at the rows of q, shape (n_q, t).
-    psi_q, psi_p
-        Contributions of the rows to theta, shape (n_q, t) and (n_p, t).
+    project
+        From dE_w[s]/dtheta, shape (t, m), to matrices M_1, M_2, ... of that shape, such that a row
+        contributes sum_l factor_l (z'M_l) through theta.
+    factors_q, factors_p
+        From the linear predictor of rows to their factors (design weights left out).
     """
     total = weights.sum()
-    moved = slope_design.T @ scores / total
-    return Influence(
-        scores * (weights[:, None] / total) + psi_q @ moved, psi_p @ moved, psi_q.shape[1]
-    )
+    q = problem.q
+
+    def gradient(start: int, stop: int) -> Array:
+        lifted = slope[start:stop, None] * scores[start:stop]
+        return model.design(q, start, stop) @ lifted
+
+    matrices = project(np.sum(map_blocks(gradient, len(q)), axis=0) / total)
+
+    def through(
+        rows: Rows, design: Array, factors: Callable[[Array], list[Array]]
+    ) -> Array:
+        def part(start: int, stop: int) -> Array:
+            z = model.design(rows, start, stop)
+            parts = zip(factors(model.theta @ z), matrices, strict=True)
+            moved = sum(factor[:, None] * (z.T @ matrix) for factor, matrix in parts)
+            return design[start:stop, None] * moved
+
+        return np.concatenate(map_blocks(part, len(rows)))
+
+    on_q = scores * (weights[:, None] / total) + through(q, problem.weights_q, factors_q)
+    p, weights_p = problem.sample_of_p("a propensity model")
+    return Influence(on_q, through(p, weights_p, factors_p), len(model.theta) - 1)
 
 
 def _covariance(influence: Influence, weights: Array) -> tuple[Array, float]:
@@ -203,7 +234,7 @@ def _estimate(
 
 
 def mean_estimate(
-    y: Array, weights: Array, influence: Influence, value: float, level: float, reason: str
+    weights: Array, influence: Influence, value: float, level: float, reason: str
 ) -> Estimate:
     """The weighted mean with its interval."""
     covariance, freedom = _covariance(influence, weights)
