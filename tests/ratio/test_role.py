@@ -238,7 +238,7 @@ def test_small_sparse_matrices_are_taken(name):
 
 @every
 def test_judges_itself_on_held_out_rows(name):
-    q, p = shifted(1600, 1600, shift=0.7)
+    q, p = shifted(1600, 1600)
     model = fresh(name).fit(q[:1000], p[:1000])
     found = model.diagnose(q[1000:], p[1000:])
     assert found.loss.high < found.baseline_loss
