@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from dpdq._random import mix64
 from dpdq._threads import parallel_map
 from dpdq.comparison.sides import Side
 from dpdq.data import Column, ExclusionMask, Features, assign_folds
-from dpdq.engine import run
+from dpdq.engine import Engine
 from dpdq.errors import DataError
 from dpdq.passes import BLOCK_ROWS, Pass
 from dpdq.ratio import ULSIF, CrossFittedRatio, GradientBoostingRatio, LogisticRatio
@@ -70,9 +70,31 @@ class Estimation:
         """Whether no estimator beat r = 1."""
         return self.fitted.estimator_ == CONSTANT
 
+    @property
+    def scorer(self) -> Scorer:
+        """What scores rows, and nothing else."""
+        return Scorer(self.features, self.fitted, self.shift)
+
     def view(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
         """Return the features that the winner reads."""
-        if self.constant:
+        return self.scorer.view(table)
+
+    def score(self, table: pa.Table | pa.RecordBatch, folds: np.ndarray) -> np.ndarray:
+        """Return log dP/dQ of rows, each by the model of its fold."""
+        return self.scorer.score(table, folds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+    """The recipe and the models, small enough to be sent to other processes."""
+
+    features: Features
+    fitted: CrossFittedRatio
+    shift: float
+
+    def view(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
+        """Return the features that the winner reads."""
+        if self.fitted.estimator_ == CONSTANT:
             return np.zeros((table.num_rows, 1))
         codes = self.fitted.view_ == "codes"
         return self.features.codes(table) if codes else self.features.dense(table)
@@ -226,10 +248,15 @@ def estimate_ratio(
 class _Score(Pass[list[np.ndarray], np.ndarray]):
     """Log ratios of all rows of a side."""
 
-    def __init__(self, estimation: Estimation, side: Side, columns: list[str]) -> None:
-        self.estimation = estimation
-        self.side = side
+    def __init__(self, scorer: Scorer, folds: np.ndarray, columns: list[str]) -> None:
+        self.scorer = scorer
+        self.folds = folds
         self.columns = columns
+
+    def fingerprint(self) -> Any:
+        fitted = self.scorer.fitted
+        known = [fitted.log_ratio_q_, fitted.log_ratio_p_, self.scorer.shift]
+        return [known, self.folds, self.columns]
 
     def init(self) -> list[np.ndarray]:
         return []
@@ -237,8 +264,8 @@ class _Score(Pass[list[np.ndarray], np.ndarray]):
     def map(
         self, state: list[np.ndarray], batch: pa.RecordBatch, first_row: int
     ) -> list[np.ndarray]:
-        folds = self.side.folds[first_row : first_row + batch.num_rows]
-        state.append(self.estimation.score(batch, folds.astype(np.int64)))
+        folds = self.folds[first_row : first_row + batch.num_rows]
+        state.append(self.scorer.score(batch, folds.astype(np.int64)))
         return state
 
     def merge(self, left: list[np.ndarray], right: list[np.ndarray]) -> list[np.ndarray]:
@@ -254,12 +281,14 @@ def score_all(
     p: Side,
     columns: list[str],
     advance: Callable[[int], None] | None = None,
+    engine: Engine | None = None,
 ) -> None:
     """Score every row of both sides and shift so that the mean of r over q is one."""
     if estimation.constant:
         q.log_ratio, p.log_ratio = np.zeros(q.n_rows), np.zeros(p.n_rows)
         return
     done = {"q": 0, "p": 0}
+    where = engine or Engine()
 
     def score_side(side: Side) -> np.ndarray:
         fitted = estimation.fitted
@@ -272,9 +301,13 @@ def score_all(
             if advance is not None:
                 advance(done["q"] + done["p"])
 
-        return run(_Score(estimation, side, columns), side.source, progress=report)
+        job = _Score(estimation.scorer, side.folds, columns)
+        return where.run(job, side.source, progress=report)
 
-    q.log_ratio, p.log_ratio = parallel_map(score_side, (q, p))
+    if where.name == "local":
+        q.log_ratio, p.log_ratio = parallel_map(score_side, (q, p))
+    else:  # which has workers of its own
+        q.log_ratio, p.log_ratio = score_side(q), score_side(p)
     largest = float(q.log_ratio.max())
     more = -(largest + float(np.log(np.mean(np.exp(q.log_ratio - largest)))))
     q.log_ratio += more

@@ -96,7 +96,7 @@ class FullParts:
         self.used["ratio_fit"] = {"q": len(q.rows), "p": len(p.rows)}
         with self.steps.step("score all rows", q.n_rows + p.n_rows) as advance:
             names = [column.name for column in self.columns]
-            score_all(self.estimation, q, p, names, advance)
+            score_all(self.estimation, q, p, names, advance, self.options.engine)
         self.used["ratio_scored"] = {"q": q.n_rows, "p": p.n_rows}
         weights = Weights(q.log_ratio)
         self._weights_part = weights.to_dict()

@@ -27,6 +27,7 @@ from dpdq.errors import DataError
 if TYPE_CHECKING:
     from dpdq.comparison.sides import Plan
     from dpdq.data import Column
+    from dpdq.engine import Engine
 
 __all__ = ["SAMPLE_ROWS", "compare", "profile"]
 
@@ -52,6 +53,7 @@ def compare(
     infinite: str = "refuse",
     quick: bool = False,
     encoder: Callable[[Any], Any] | None = None,
+    engine: str | Engine = "local",
     progress: bool = False,
     random_state: RandomState = None,
 ) -> Comparison:
@@ -96,6 +98,9 @@ def compare(
         Columns only: schema, tests, effects and histograms.
     encoder
         Turns a block of at most 256 items into an array ``(n, d)``, for images and texts.
+    engine
+        Where the passes over all rows run: ``"local"``, ``"pool"``, ``"ray"``, or a
+        `dpdq.engine.Engine` with options; the results are the same.
     progress
         Draw progress bars when standard error is a terminal.
     random_state
@@ -143,6 +148,7 @@ def compare(
         infinite=infinite,
         quick=quick,
         encoder=encoder,
+        engine=engine,
     )
     generator = as_generator(random_state)
     started = datetime.datetime.now(datetime.UTC)

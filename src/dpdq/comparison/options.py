@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dpdq.engine import Engine
 from dpdq.errors import InputTypeError, OptionError
 
 __all__ = ["Options", "column_list", "text_or_none"]
@@ -57,6 +58,8 @@ class Options:
         Columns only.
     encoder
         Turns a block of items into an array ``(n, d)``.
+    engine
+        Where the passes over all rows run.
     """
 
     label: str | None = None
@@ -72,6 +75,7 @@ class Options:
     infinite: str = "refuse"
     quick: bool = False
     encoder: Callable[[Any], Any] | None = None
+    engine: Engine = dataclasses.field(default_factory=Engine)
 
     @classmethod
     def checked(
@@ -84,6 +88,7 @@ class Options:
         infinite: str,
         quick: bool,
         encoder: Callable[[Any], Any] | None,
+        engine: str | Engine = "local",
         **roles: str | None,
     ) -> Options:
         """Build the options, or raise what is wrong with them."""
@@ -118,6 +123,8 @@ class Options:
             )
         if encoder is not None and not callable(encoder):
             raise InputTypeError(f"encoder has type {type(encoder).__name__}; give a callable")
+        where = engine if isinstance(engine, Engine) else Engine(engine)
+        where.check()
         return cls(
             columns=chosen,
             types=dict(types or {}),
@@ -126,6 +133,7 @@ class Options:
             infinite=infinite,
             quick=bool(quick),
             encoder=encoder,
+            engine=where,
             **roles,
         )
 
@@ -140,9 +148,10 @@ class Options:
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name != "encoder"
+            if field.name not in ("encoder", "engine")
         } | {
+            "engine": self.engine.name,
             "encoder": getattr(self.encoder, "__name__", type(self.encoder).__name__)
             if self.encoder is not None
-            else None
+            else None,
         }

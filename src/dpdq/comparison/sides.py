@@ -17,15 +17,14 @@ import numpy as np
 from dpdq._optional import is_torch
 from dpdq._random import mix64
 from dpdq.comparison.options import Options
-from dpdq.data import open_source, row_hashes
-from dpdq.engine import run
+from dpdq.data import Column, open_source, row_hashes
 from dpdq.errors import DataError, FileError, InputTypeError
 from dpdq.passes import Pass
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dpdq.data import Column, Source
+    from dpdq.data import Source
 
 __all__ = ["Plan", "Side", "encode", "open_sides", "plan_columns", "scan_both", "time_values"]
 
@@ -233,6 +232,8 @@ class _Scanned:
 class _Scan(Pass[_Scanned, _Scanned]):
     """Hash the content and the group of every row, and find infinite values."""
 
+    state_types = (_Scanned, Column)
+
     def __init__(self, features: Sequence[Column], group: str | None, side: str) -> None:
         self.features = list(features)
         self.group = group
@@ -290,7 +291,8 @@ def scan(
     DataError
         If a value is infinite and ``infinite="refuse"``, or a time is missing.
     """
-    found = run(_Scan(features, options.group, side.name), side.source, progress=advance)
+    job = _Scan(features, options.group, side.name)
+    found = options.engine.run(job, side.source, progress=advance)
     side.content = np.concatenate(found.content)
     if options.group is not None:
         side.group = np.concatenate(found.group)
@@ -321,6 +323,10 @@ def scan_both(
 
         scan(side, features, options, report)
 
+    if options.engine.name != "local":  # which has workers of its own
+        one(q)
+        one(p)
+        return
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, (q, p)))
 

@@ -1,0 +1,5 @@
+"""``python -m dpdq.cli``."""
+
+from dpdq.cli import main
+
+main()
