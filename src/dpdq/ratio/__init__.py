@@ -41,5 +41,8 @@ __getattr__, __dir__, __all__ = attach(
         "RatioDiagnostics": "diagnostics",
         "check_overlap": "diagnostics",
         "Overlap": "diagnostics",
+        "iw_score": "model_selection",
+        "ImportanceWeightedCV": "model_selection",
+        "ImportanceWeightedScore": "model_selection",
     },
 )

@@ -14,6 +14,9 @@ from dpdq.ratio.nearest_neighbors import (
     nearest_neighbor_divergence as nearest_neighbor_divergence,
 )
 from dpdq.ratio.relative import RULSIF as RULSIF
+from dpdq.ratio.model_selection import ImportanceWeightedCV as ImportanceWeightedCV
+from dpdq.ratio.model_selection import ImportanceWeightedScore as ImportanceWeightedScore
+from dpdq.ratio.model_selection import iw_score as iw_score
 from dpdq.ratio.selection import select_ratio as select_ratio
 from dpdq.ratio.telescoping import TelescopingRatio as TelescopingRatio
 

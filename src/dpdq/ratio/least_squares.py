@@ -44,7 +44,14 @@ from dpdq.ratio._bumps import (
 )
 from dpdq.ratio._common import Array, content_hash
 
-__all__ = ["ULSIF", "LeastSquaresFit", "fit_least_squares", "leave_one_out_scores"]
+__all__ = [
+    "ULSIF",
+    "LeastSquaresFit",
+    "fit_least_squares",
+    "leave_one_out_scores",
+    "solve_normal_equations",
+    "weighted_gram",
+]
 
 _AUTO_BANDWIDTHS = np.geomspace(0.15, 3.0, 8)  # times the median distance between centres
 _AUTO_RIDGES = np.concatenate([np.geomspace(1e-5, 10.0, 9), [1e3]])
@@ -225,20 +232,43 @@ def fit_least_squares(
     best = np.unravel_index(int(np.argmin(scores)), scores.shape)
     bandwidth, ridge = float(widths[best[0]]), float(penalties[best[1]])
 
-    gram = np.zeros((len(basis.centers), len(basis.centers)))
-    target = np.zeros(len(basis.centers))
-    for rows, share, mass, of_p in (
-        (rows_q, share_q, 1 - alpha, 0.0),
-        (rows_p, share_p, alpha, 1.0),
-    ):
-        for block in blocks(len(rows)):
-            bumps = basis.bumps(rows[block], bandwidth)
-            target += (of_p - offset * mass) * (share[block] @ bumps)
-            if mass > 0:
-                gram += (bumps.T * (mass * share[block])) @ bumps
-    gram.flat[:: len(gram) + 1] += ridge
-    theta = cho_solve(cho_factor(gram), target)
+    theta = solve_normal_equations(
+        basis,
+        bandwidth,
+        ridge,
+        offset,
+        [
+            (rows_q, (1 - alpha) * share_q, np.zeros(len(q))),
+            (rows_p, alpha * share_p, share_p),
+        ],
+    )
     return LeastSquaresFit(basis, offset, bandwidth, ridge, theta, widths, penalties, scores)
+
+
+def solve_normal_equations(
+    basis: BumpBasis,
+    bandwidth: float,
+    ridge: float,
+    offset: float,
+    terms: Sequence[tuple[Array, Array, Array]],
+) -> Array:
+    """The theta of argmin ½ sum u r² - sum t r + ½ ridge |theta|², r = offset + theta'k.
+
+    Each term is a matrix of standardised rows with their masses u and targets t.
+    """
+    gram = np.zeros((len(basis.centers), len(basis.centers)))
+    right = np.zeros(len(basis.centers))
+    for rows, mass, target in terms:
+        squared = bool(mass.any())
+        for block in blocks(len(rows)):
+            if not squared and not target[block].any():
+                continue
+            bumps = basis.bumps(rows[block], bandwidth)
+            right += (target[block] - offset * mass[block]) @ bumps
+            if squared:
+                gram += weighted_gram(bumps, mass[block])
+    gram.flat[:: len(gram) + 1] += ridge
+    return cho_solve(cho_factor(gram), right)
 
 
 def leave_one_out_scores(
@@ -312,9 +342,9 @@ def leave_one_out_scores(
         k_q, k_p = gaussian(distance_q, bandwidth), gaussian(distance_p, bandwidth)
         h_p = pi_p @ k_p
         h_m = (1 - alpha) * (pi_q @ k_q) + alpha * h_p
-        gram = _gram(k_q, (1 - alpha) * pi_q)
+        gram = weighted_gram(k_q, (1 - alpha) * pi_q)
         if alpha > 0:
-            gram += _gram(k_p, alpha * pi_p)
+            gram += weighted_gram(k_p, alpha * pi_p)
         values, vectors = eigh(gram, check_finite=False, driver="evd", overwrite_a=True)
         values = np.maximum(values, 0.0)
         b_p, b_m = vectors.T @ h_p, vectors.T @ h_m
@@ -333,7 +363,7 @@ def leave_one_out_scores(
     return scores
 
 
-def _gram(bumps: Array, mass: Array) -> Array:
+def weighted_gram(bumps: Array, mass: Array) -> Array:
     """sum_i mass_i k_i k_i'; a common factor is taken out of the product."""
     if (mass == mass[0]).all():
         gram = bumps.T @ bumps
