@@ -19,6 +19,7 @@ from dpdq._threads import one_thread_each
 from dpdq.errors import DataError, DpdqError, NotFittedError, OptionError
 from dpdq.ratio._base import Parametrised
 from dpdq.ratio._common import as_weights
+from dpdq.results import Estimate
 from dpdq.reweight._columns import Rows
 from dpdq.reweight._common import Array, ConvergenceError, Solution, check_choice
 from dpdq.reweight._problem import Problem, make_problem
@@ -32,7 +33,6 @@ from dpdq.reweight.estimates import (
     regression_scores,
     regressors,
 )
-from dpdq.results import Estimate
 from dpdq.weights import Weights
 
 __all__ = ["ExtendingWeighter", "Weighter"]

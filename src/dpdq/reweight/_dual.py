@@ -46,10 +46,8 @@ class Tilt:
 
 
 def tilt_exponent(problem: Problem, coef: Array, intercept: float) -> Array:
-    """intercept + sum_j coef_j f_j at the rows of q."""
-    parts = map_blocks(
-        lambda a, b: coef @ problem.functions.block(problem.q, a, b), len(problem.q)
-    )
+    """The exponent intercept + sum_j coef_j f_j at the rows of q."""
+    parts = map_blocks(lambda a, b: coef @ problem.functions.block(problem.q, a, b), len(problem.q))
     return np.concatenate(parts) + intercept
 
 
@@ -67,7 +65,7 @@ def solve_tilt(
     theta = np.zeros(k) if start is None else start
     used = 0
     if n > _FIRST_ROWS and start is None and cap is None:
-        part = problem.keep_rows(slice(None, None, n // 20_000))
+        part = problem.keep_rows(np.arange(0, n, n // 20_000))
         evaluate = _exponential(part)
         found, gap, used, _ = _newton(evaluate, theta, np.full(k, delta), 1e-6, 25, -math.inf)
         if gap <= 1e-6:
@@ -189,15 +187,17 @@ def _newton(
             drop = penalty @ (np.abs(theta + step) - np.abs(theta))
             descent = float(gradient @ step + drop)
         length, moved = 1.0, False
+        trial, new, trial_total = theta, (value, gradient, hessian), total
         floor = 8 * np.finfo(float).eps * max(1.0, abs(total))
         while length > 1e-10:
             trial = theta + length * step
             with np.errstate(over="ignore", invalid="ignore"):
                 new = evaluate(trial)
             trial_total = new[0] + float(penalty @ np.abs(trial))
-            if math.isfinite(trial_total) and trial_total <= total + _SLOPE * length * min(
-                descent, 0.0
-            ) + floor:
+            if (
+                math.isfinite(trial_total)
+                and trial_total <= total + _SLOPE * length * min(descent, 0.0) + floor
+            ):
                 moved = True
                 break
             length /= 2

@@ -116,7 +116,8 @@ def on_faces(problem: Problem, faces: list[Face] | tuple[Face, ...]) -> Array:
 
     def part(start: int, stop: int) -> Array:
         block = functions.block(problem.q, start, stop)
-        return (np.abs(block - values) <= _AT_END * np.maximum(width, 1e-300)).all(axis=0)
+        near = np.abs(block - values) <= _AT_END * np.maximum(width, 1e-300)
+        return np.asarray(near.all(axis=0))
 
     return np.concatenate(map_blocks(part, len(problem.q)))
 
@@ -159,8 +160,8 @@ def independent(problem: Problem) -> list[int]:
         A combination that holds on q does not hold for the targets.
     """
     chosen = independent_rows(problem.covariance_q)
-    others = np.setdiff1d(np.arange(len(problem.functions)), chosen)
-    if not others.size:
+    others = sorted(set(range(len(problem.functions))) - set(chosen))
+    if not others:
         return chosen
     gap = problem.target - problem.mean_q
     if chosen:
@@ -169,7 +170,7 @@ def independent(problem: Problem) -> list[int]:
         right = problem.covariance_q[np.ix_(chosen, others)] / scale[:, None]
         implied = (np.linalg.solve(block, right).T / scale) @ gap[chosen]
     else:
-        implied = np.zeros(others.size)
+        implied = np.zeros(len(others))
     off = (gap[others] - implied) / problem.sd[others]
     worst = int(np.argmax(np.abs(off)))
     if abs(off[worst]) > 1e-6:

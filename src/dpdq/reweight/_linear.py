@@ -25,22 +25,20 @@ class LinearModel:
     theta: Array
 
     def design(self, rows: Rows, start: int, stop: int) -> Array:
-        """z at a block of rows, shape (1 + k, stop - start)."""
+        """The vectors z at a block of rows, shape (1 + k, stop - start)."""
         out = np.empty((1 + len(self.functions), stop - start))
         out[0] = 1.0
-        np.subtract(
-            self.functions.block(rows, start, stop), self.center[:, None], out=out[1:]
-        )
+        np.subtract(self.functions.block(rows, start, stop), self.center[:, None], out=out[1:])
         out[1:] /= self.scale[:, None]
         return out
 
     def predict(self, rows: Rows) -> Array:
-        """theta'z at rows."""
+        """Values theta'z at rows."""
         parts = map_blocks(lambda a, b: self.theta @ self.design(rows, a, b), len(rows))
         return np.concatenate([np.zeros(0), *parts])
 
     def matrix(self, rows: Rows) -> Array:
-        """z at all rows, shape (1 + k, n)."""
+        """The vectors z at all rows, shape (1 + k, n)."""
         parts = map_blocks(lambda a, b: self.design(rows, a, b), len(rows))
         return np.concatenate([np.empty((1 + len(self.functions), 0)), *parts], axis=1)
 

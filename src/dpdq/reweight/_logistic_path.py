@@ -62,6 +62,7 @@ class LogisticPath:
     ) -> tuple[Array, Array, Array, bool]:
         """Minimisers, their linear predictors, the Hessian last used, and convergence."""
         theta, last = start.copy(), np.inf
+        eta = np.zeros_like(self.mass)
         ridge = np.diag(penalty * self._unpenalised)
         for step_number in range(60):
             gradient, eta = self.gradient(theta, penalty)
@@ -80,7 +81,7 @@ class LogisticPath:
                 step = self._damped(theta, step, gradient, penalty)
             theta -= step
             last = decrement
-        return theta, eta, hessian, False
+        return theta, eta, self.hessian(eta), False
 
     def _loss(self, theta: Array, penalty: float) -> Array:
         eta = self.design.T @ theta.T

@@ -217,9 +217,7 @@ def _expanded(targets: Mapping[Any, Any]) -> dict[Any, Any]:
     return out
 
 
-def _target_means(
-    functions: BalanceFunctions, targets: Mapping[Any, Any], mean_q: Array
-) -> Array:
+def _target_means(functions: BalanceFunctions, targets: Mapping[Any, Any], mean_q: Array) -> Array:
     """Means of the functions that the targets fix."""
     numbers = {column.name for column in functions.recipe.numbers}
     out = np.empty(len(functions))

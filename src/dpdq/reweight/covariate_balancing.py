@@ -25,8 +25,8 @@ class CovariateBalancingPropensity(ExtendingWeighter):
 
         log r(x) = a + f(x)'b,   w_i proportional to b_i r(x_i)
         exact   E_w[f_j] = E_p[f_j], as many equations as coefficients
-        over    these and the likelihood's score, twice as many, weighed by the generalised method
-                of moments; J = n g'V^-1 g tells whether one linear log r can satisfy both
+        over    these and the likelihood's score, twice as many, by the generalised method of
+                moments in two steps; J tells whether one linear log r can satisfy both
 
     For weights of q towards p the exact version asks for the same exponential weights by the same
     equations as entropy balancing with uniform or design base weights: the two are one estimator,
@@ -38,9 +38,6 @@ class CovariateBalancingPropensity(ExtendingWeighter):
     ----------
     method
         ``"exact"`` or ``"over"``.
-    gmm
-        With ``"over"``: ``"two_step"`` takes the weighting matrix V at the likelihood's fit;
-        ``"continuous"`` lets it move with the coefficients.
     precision
         With ``"exact"``, the largest difference from balance to stop at, in standard deviations.
     max_iter
@@ -57,11 +54,14 @@ class CovariateBalancingPropensity(ExtendingWeighter):
 
     Notes
     -----
-    Cost: O(n k²) time a step; O(n) memory besides the data with ``"exact"``, O(n k) with ``"over"``.
+    Cost: O(n k²) time a step; O(n) memory besides the data, O(n k) with ``"over"``.
     Held by: tests/reweight/test_covariate_balancing.py::test_exact_equals_entropy_balancing
 
     Changed from the paper: the propensity is that of rows of p among all rows, for weights of q
-    towards p (the paper's weights for the treated), and V takes its expectation given x.
+    towards p (the paper's weights for the treated); each side has half of the weight, so that its
+    odds are r; and J takes the variance of rows drawn on each side, valid for any V. Where r is
+    near one the score and the balance say almost the same, and updating V along with the
+    coefficients does not settle, so that V is taken once, at the likelihood's fit.
 
     References
     ----------
@@ -92,20 +92,17 @@ class CovariateBalancingPropensity(ExtendingWeighter):
         self,
         *,
         method: str = "exact",
-        gmm: str = "two_step",
         precision: float = 1e-10,
         max_iter: int = 200,
         not_converged: str = "raise",
     ) -> None:
         self.method = method
-        self.gmm = gmm
         self.precision = precision
         self.max_iter = max_iter
         self.not_converged = not_converged
 
     def _check_options(self) -> None:
         check_choice("method", self.method, ("exact", "over"))
-        check_choice("gmm", self.gmm, ("two_step", "continuous"))
         check_positive("precision", self.precision)
         check_positive("max_iter", self.max_iter)
 
@@ -129,18 +126,17 @@ class CovariateBalancingPropensity(ExtendingWeighter):
         model, kept = pooled_design(problem, name, independent=True)
         moments = _Moments(
             np.concatenate([model.matrix(problem.q), model.matrix(p)], axis=1),
-            np.concatenate([problem.weights_q, weights_p]),
+            np.concatenate(
+                [problem.weights_q / problem.weights_q.sum(), weights_p / weights_p.sum()]
+            )
+            / 2,
             len(problem.q),
         )
         theta, fine = moments.likelihood()
         inverse = np.linalg.pinv(moments.variance(theta), hermitian=True)
         theta, steps, fine_too = moments.two_step(theta, inverse, int(self.max_iter))
         converged = fine and fine_too
-        if self.gmm == "continuous":
-            theta, steps, converged = moments.continuous(theta, int(self.max_iter))
-            inverse = np.linalg.pinv(moments.variance(theta), hermitian=True)
-        g = moments.mean(theta)[0]
-        statistic = moments.n * float(g @ inverse @ g)
+        statistic = moments.overidentification(theta, inverse)
         moments = dataclasses.replace(moments, theta=theta, inverse=inverse)
         model = LinearModel(model.functions, model.center, model.scale, theta)
         coef = np.zeros(len(problem.functions))
@@ -154,8 +150,9 @@ class CovariateBalancingPropensity(ExtendingWeighter):
             converged,
             steps,
             note,
-            "" if converged else "the moment equations were not solved; raise max_iter, or use "
-            "method='exact'",
+            ""
+            if converged
+            else "the moment equations were not solved; raise max_iter, or use method='exact'",
             {
                 "coef_": coef,
                 "intercept_": intercept,
@@ -173,12 +170,14 @@ class CovariateBalancingPropensity(ExtendingWeighter):
         if moments is None:
             return balancing_influence(problem, weights, weights, scores)
         theta, t = moments.theta, len(moments.theta)
+        _, weights_p = problem.sample_of_p(type(self).__name__)
+        total_q, total_p = 2 * problem.weights_q.sum(), 2 * weights_p.sum()
         jacobian = moments.mean(theta)[1]
         left = moments.inverse @ jacobian
         bread = np.linalg.inv(jacobian.T @ left)
 
         def project(moved: Array) -> list[Array]:
-            lifted = -left @ bread @ moved / moments.n
+            lifted = -left @ bread @ moved
             return [lifted[:t], lifted[t:]]
 
         return model_influence(
@@ -188,8 +187,8 @@ class CovariateBalancingPropensity(ExtendingWeighter):
             weights,
             scores,
             project,
-            lambda eta: [-expit(eta), -np.exp(eta)],
-            lambda eta: [expit(-eta), np.ones(len(eta))],
+            lambda eta: [-expit(eta) / total_q, -np.exp(eta) / total_q],
+            lambda eta: [expit(-eta) / total_p, np.full(len(eta), 1 / total_p)],
         )
 
     _model: LinearModel
@@ -206,7 +205,7 @@ class _Moments:
     balance  (T - (1 - T) e^eta) z
 
     Given x both have mean zero under the model, with variances pi (1 - pi), e^eta and covariance
-    pi, times z z'.
+    pi, times z z'. ``weights`` sum to one half on each side.
     """
 
     z: Array
@@ -215,19 +214,15 @@ class _Moments:
     theta: Array = dataclasses.field(default_factory=lambda: np.zeros(0))
     inverse: Array = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
 
-    @property
-    def n(self) -> int:
-        return self.z.shape[1]
-
     def _parts(self, theta: Array) -> tuple[Array, Array, Array]:
         """Share of p given x, odds of the rows of q, and which rows are q's."""
         eta = theta @ self.z
-        return expit(eta), np.exp(np.minimum(eta, 300.0)), np.arange(self.n) < self.n_q
+        return expit(eta), np.exp(np.minimum(eta, 300.0)), np.arange(self.z.shape[1]) < self.n_q
 
     def mean(self, theta: Array) -> tuple[Array, Array]:
         """g, the mean of both moments, and its Jacobian."""
         pi, odds, is_q = self._parts(theta)
-        share = self.weights / self.n
+        share = self.weights
         score = share * np.where(is_q, -pi, 1 - pi)
         balance = share * np.where(is_q, -odds, 1.0)
         slope = share * pi * (1 - pi)
@@ -241,7 +236,7 @@ class _Moments:
     def variance(self, theta: Array) -> Array:
         """Variance of the moments given x, averaged over the rows."""
         pi, odds, _ = self._parts(theta)
-        share = self.weights**2 / self.n
+        share = self.weights
         a = (self.z * (share * pi * (1 - pi))) @ self.z.T
         b = (self.z * (share * pi)) @ self.z.T
         c = (self.z * (share * odds)) @ self.z.T
@@ -249,23 +244,52 @@ class _Moments:
 
     def likelihood(self) -> tuple[Array, bool]:
         """The maximum-likelihood fit, by damped Newton."""
-        share = 2 * self.weights / self.n
-        is_q = np.arange(self.n) < self.n_q
+        share = 2 * self.weights
+        is_q = np.arange(self.z.shape[1]) < self.n_q
         mass_q, mass_p = np.where(is_q, share, 0.0), np.where(is_q, 0.0, share)
         path = LogisticPath(self.z, mass_q[:, None], mass_p[:, None])
         theta, _, _, converged = path.solve(0.0, np.zeros((1, len(self.z))), None, 1e-20)
         return theta[0], converged or bool(np.abs(path.gradient(theta, 0.0)[0]).max() < 1e-9)
 
+    def overidentification(self, theta: Array, inverse: Array) -> float:
+        """Hansen's statistic for any weighting matrix, with the variance of rows drawn a side."""
+        pi, odds, is_q = self._parts(theta)
+        t = len(self.z)
+        rows = np.empty((2 * t, self.z.shape[1]))
+        np.multiply(self.z, np.where(is_q, -pi, 1 - pi) * self.weights, out=rows[:t])
+        np.multiply(self.z, np.where(is_q, -odds, 1.0) * self.weights, out=rows[t:])
+        g, variance = rows.sum(axis=1), np.zeros((2 * t, 2 * t))
+        for side in (slice(None, self.n_q), slice(self.n_q, None)):
+            centred = rows[:, side] - rows[:, side].mean(axis=1, keepdims=True)
+            variance += centred @ centred.T
+        jacobian = self.mean(theta)[1]
+        left = inverse @ jacobian
+        rest = np.eye(2 * t) - jacobian @ np.linalg.solve(jacobian.T @ left, left.T)
+        values, vectors = np.linalg.eigh(rest @ variance @ rest.T)
+        return float(np.sum((vectors[:, -t:].T @ g) ** 2 / values[-t:]))
+
+    def _bend(self, theta: Array, u: Array) -> Array:
+        """Second derivatives of u'g for a fixed u."""
+        t = len(self.z)
+        pi, odds, is_q = self._parts(theta)
+        first, second = u[:t] @ self.z, u[t:] @ self.z
+        share = self.weights
+        curve = pi * (1 - pi) * (1 - 2 * pi) * first + np.where(is_q, odds * second, 0.0)
+        return -(self.z * (share * curve)) @ self.z.T
+
     def two_step(self, theta: Array, inverse: Array, max_iter: int) -> tuple[Array, int, bool]:
-        """Minimise g'Wg for a fixed W by Gauss and Newton's steps, halved where they overshoot."""
+        """Minimise g'Wg for a fixed W by Newton's method, by Gauss's where that leads upwards."""
         g, jacobian = self.mean(theta)
         value = float(g @ inverse @ g)
         for steps in range(max_iter):
             slope = jacobian.T @ inverse @ g
-            curvature = jacobian.T @ inverse @ jacobian
+            gauss = jacobian.T @ inverse @ jacobian
+            curvature = gauss + self._bend(theta, inverse @ g)
+            if float(np.linalg.eigvalsh(curvature)[0]) <= 1e-8 * float(np.trace(gauss)):
+                curvature = gauss
             step = -np.linalg.solve(curvature, slope)
             descent = -float(slope @ step)
-            if descent <= 1e-20 + 1e-13 * value:
+            if descent <= 1e-12 * value + 1e-24:
                 return theta, steps, True
             length = 1.0
             while length > 1e-8:
@@ -276,30 +300,6 @@ class _Moments:
                     break
                 length /= 2
             else:
-                return theta, steps, descent <= 1e-9 * value
+                return theta, steps, descent <= 1e-8 * value
             theta, g, jacobian, value = trial, new_g, new_jacobian, new
         return theta, max_iter, False
-
-    def continuous(self, theta: Array, max_iter: int) -> tuple[Array, int, bool]:
-        """Minimise g'V(theta)^-1 g, V moving with theta."""
-        from scipy.optimize import minimize
-
-        t = len(self.z)
-
-        def objective(theta: Array) -> tuple[float, Array]:
-            g, jacobian = self.mean(theta)
-            u = np.linalg.solve(self.variance(theta), g)
-            pi, odds, _ = self._parts(theta)
-            a, b = u[:t] @ self.z, u[t:] @ self.z
-            curve = pi * (1 - pi)
-            moved = curve * (1 - 2 * pi) * a**2 + 2 * curve * a * b + odds * b**2
-            gradient = 2 * jacobian.T @ u - self.z @ (self.weights**2 / self.n * moved)
-            return self.n * float(g @ u), self.n * gradient
-
-        found = minimize(
-            objective, theta, jac=True, method="BFGS", options={"maxiter": max_iter, "gtol": 1e-6}
-        )
-        # BFGS stops at the rounding of the objective; the decrement tells whether that is the end.
-        slope = objective(found.x)[1]
-        decrement = float(slope @ found.hess_inv @ slope)
-        return found.x, int(found.nit), bool(decrement < 1e-8 * max(1.0, float(found.fun)))

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from dpdq.results import Result
 from dpdq.reweight._common import Array, percent
 from dpdq.reweight._problem import Problem
-from dpdq.results import Result
 from dpdq.weights import Weights
 
 __all__ = ["BalanceReport", "LeftOut", "MarginBalance", "balance_report"]

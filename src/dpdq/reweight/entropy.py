@@ -180,7 +180,7 @@ def _refuse(
 def tilted_log_ratio(
     problem: Problem, rows: Rows, coef: Array, intercept: float, faces: tuple[Face, ...]
 ) -> Array:
-    """intercept + f(x)'coef at rows, -infinity off the faces."""
+    """Values intercept + f(x)'coef at rows, -infinity off the faces."""
     width = (problem.high - problem.low)[[face.margin for face in faces]][:, None]
     values = np.array([face.value for face in faces])[:, None]
     places = [face.margin for face in faces]

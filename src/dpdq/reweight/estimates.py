@@ -28,11 +28,11 @@ from scipy.special import stdtrit
 
 from dpdq.errors import DataError, OptionError
 from dpdq.ratio._common import as_rows
+from dpdq.results import Estimate, Result
 from dpdq.reweight._columns import Rows
 from dpdq.reweight._common import Array, independent_rows, map_blocks
 from dpdq.reweight._linear import LinearModel
 from dpdq.reweight._problem import Problem
-from dpdq.results import Estimate, Result
 
 __all__ = [
     "Coefficients",
@@ -94,7 +94,9 @@ def outcome(y: Any, n: int, kept: Array) -> Array:
     try:
         values = np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError):
-        raise DataError("y holds no numbers; give one number a row of q (0 and 1 for a class)") from None
+        raise DataError(
+            "y holds no numbers; give one number a row of q (0 and 1 for a class)"
+        ) from None
     if values.shape != (n,):
         raise DataError(f"y has shape {values.shape}; expected ({n},), one value a row of q")
     wrong = kept & ~np.isfinite(values)
@@ -196,9 +198,7 @@ def model_influence(
 
     matrices = project(np.sum(map_blocks(gradient, len(q)), axis=0) / total)
 
-    def through(
-        rows: Rows, design: Array, factors: Callable[[Array], list[Array]]
-    ) -> Array:
+    def through(rows: Rows, design: Array, factors: Callable[[Array], list[Array]]) -> Array:
         def part(start: int, stop: int) -> Array:
             z = model.design(rows, start, stop)
             parts = zip(factors(model.theta @ z), matrices, strict=True)

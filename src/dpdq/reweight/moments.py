@@ -218,7 +218,7 @@ def _degrees(moments: Any, recipe: Recipe) -> dict[str, int]:
                 f"moments names column {unknown[0]!r}, which is not among the covariates "
                 f"{', '.join(map(repr, recipe.names[:20]))}"
             )
-        degrees = {name: moments.get(name, 1) for name in recipe.names}
+        degrees: dict[str, Any] = {name: moments.get(name, 1) for name in recipe.names}
     else:
         degrees = dict.fromkeys(recipe.names, moments)
     for value in degrees.values():
@@ -243,8 +243,6 @@ def _interactions(interactions: Any, recipe: Recipe) -> list[tuple[str, ...]]:
         unknown = [part for part in parts if part not in names]
         if unknown or len(set(parts)) < len(parts):
             shown = ", ".join(map(repr, names[:20]))
-            raise OptionError(
-                f"interactions holds {each!r}; give different columns out of {shown}"
-            )
+            raise OptionError(f"interactions holds {each!r}; give different columns out of {shown}")
         found[parts] = None
     return list(found)

@@ -175,8 +175,9 @@ class PostStratification(ExtendingWeighter):
     fewest
         With ``collapse``, rows of q that a cell needs to stand alone.
     collapse
-        Join cells with fewer rows of q than ``fewest``, or without rows of p, to the cell that agrees on most columns
-        (the one with the most rows among equals) instead of refusing empty ones.
+        Join cells with fewer rows of q than ``fewest``, or without rows of p, to the cell that
+        agrees on most columns (the one with the most rows among equals) instead of refusing
+        empty ones.
     not_converged
         Of no effect: the weights have a closed form.
 
@@ -298,9 +299,7 @@ class PostStratification(ExtendingWeighter):
         strange = self._known[place] != keys
         if strange.any():
             row = int(np.argmax(strange))
-            text = _cell_text(
-                problem, int(keys[row]), self._names, _strides(problem, self._names)
-            )
+            text = _cell_text(problem, int(keys[row]), self._names, _strides(problem, self._names))
             raise DataError(
                 f"x: {int(strange.sum())} of {len(keys)} rows lie in cells that no row of the fit "
                 f"had (first at row {row}: {text}); drop them, or use Raking"
