@@ -38,6 +38,7 @@ from dpdq.results import Estimate, Result
 __all__ = ["FidelityResult", "prdc"]
 
 NAMES = ("precision", "recall", "density", "coverage")
+TIES = 1e-9  # distances that differ by less, relatively, are equal
 SPARE = 8  # neighbours kept beyond the k-th, so that groups of rows can be left out
 
 
@@ -85,8 +86,8 @@ def prdc(
         precision = mean_j [q_j in U_i B_k(p_i)],     recall = mean_i [p_i in U_j B_k(q_j)],
         density = mean_j #{i : q_j in B_k(p_i)} / k,  coverage = mean_i [some q_j in B_k(p_i)]
 
-    The package ``prdc`` takes the real rows first; the numbers are the same, but for ties, which
-    are ties here and a matter of rounding there. Only coverage and density have a known value at
+    The package ``prdc`` takes the real rows first; the numbers are the same, but for distances
+    within 1e-9 of a radius, which are ties here and a matter of rounding there. Only coverage and density have a known value at
     q = p; never read a recall of 0.6 as "40 % is missing" without the recall of two real halves
     beside it. Sizes matter: compare numbers made at equal sizes only. The intervals are wide by a
     fifth to a factor of two (see `dpdq.distance._jackknife`). There are no weights: a ball that
@@ -205,6 +206,7 @@ class _Balls:
             short = np.flatnonzero(rank[:, -1] < k)
             if len(short):
                 self.radii[g, short] = self._anew(short, k, g)
+        self.radii *= 1.0 - TIES
 
     def _anew(self, rows: np.ndarray, k: int, g: int) -> np.ndarray:
         """Radii of rows that lost too many of their listed neighbours with group g."""

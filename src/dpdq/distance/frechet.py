@@ -21,6 +21,7 @@ is exhaustive; "q" only where p is the whole population, since it keeps the erro
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -29,6 +30,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cholesky, eigh, eigvalsh, get_lapack_funcs
 
 from dpdq._random import RandomState, as_generator, child_seed, row_keys
+from dpdq._threads import one_thread_each
 from dpdq.distance._common import check_sides
 from dpdq.distance._jackknife import (
     check_groups,
@@ -44,6 +46,7 @@ __all__ = ["frechet_distance", "frechet_distance_from_moments"]
 
 EXTRAPOLATIONS = ("both", "q")
 N_SIZES = 15
+MANY_FEATURES = 500
 _BIASED = (
     "plug-in: larger than the distance of the laws, most where rows are few for the features; "
     "the interval covers its mean at these sizes, extrapolate='both' aims at the laws"
@@ -224,7 +227,9 @@ def frechet_distance(
 
         statistic = extrapolated
 
-    estimate = statistic(np.arange(sides[0].n), np.arange(sides[1].n))
+    # threads of small dense algebra wait for each other longer than they work
+    with one_thread_each() if q.shape[1] < MANY_FEATURES else contextlib.nullcontext():
+        estimate = statistic(np.arange(sides[0].n), np.arange(sides[1].n))
     without = leave_out(statistic, groups[0], groups[1], n_groups)
     return jackknife_estimate(estimate, without, level, method=method, reason=reason, least=least)
 
