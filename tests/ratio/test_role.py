@@ -7,9 +7,12 @@ import pytest
 
 from dpdq.errors import DataError, InputTypeError, NotFittedError, OptionError
 from dpdq.ratio import (
+    KLIEP,
+    RULSIF,
     ULSIF,
     ClassifierRatio,
     GradientBoostingRatio,
+    KernelMeanMatching,
     LogisticRatio,
     RatioEstimator,
 )
@@ -18,11 +21,22 @@ MEMBERS = {
     "logistic": LogisticRatio(),
     "boosting": GradientBoostingRatio(random_state=3),
     "ulsif": ULSIF(random_state=3),
+    "rulsif": RULSIF(random_state=3),
+    "kliep": KLIEP(random_state=3),
+    "mean_matching": KernelMeanMatching(random_state=3),
     "classifier": ClassifierRatio(random_state=3),
 }
 # Root mean square error of log r on 3,000 + 3,000 rows of N(0, I) against N(1/2, I) in 2
 # dimensions; the sampling error of a parametric fit is about 0.05.
-RMSE = {"logistic": 0.12, "boosting": 0.3, "ulsif": 0.45, "classifier": 0.15}
+RMSE = {
+    "logistic": 0.12,
+    "boosting": 0.3,
+    "ulsif": 0.45,
+    "rulsif": 0.45,
+    "kliep": 0.45,
+    "mean_matching": 0.45,
+    "classifier": 0.15,
+}
 
 every = pytest.mark.parametrize("name", MEMBERS)
 

@@ -15,6 +15,9 @@ Which one:
 - `LogisticRatio` where log r is near linear in the features; fast, smooth, with a covariance.
 - `GradientBoostingRatio` for mixed columns, steps and interactions; the usual winner on tables.
 - `ULSIF` for few continuous columns and smooth bumps; tuned in closed form.
+- `RULSIF` in its place where some rows of p lie at the rim of q, since the relative ratio is
+  bounded; `KLIEP` where no structure at all should be seen unless held-out rows show it.
+- `KernelMeanMatching` where weights for means over q are all that is wanted.
 - `ClassifierRatio` around any probabilistic scikit-learn classifier of one's own.
 - `select_ratio` tries several and keeps the one with the smallest held-out loss, or the constant
   ratio where none beats it; `CrossFittedRatio` is the same with folds given by the caller.
@@ -34,6 +37,8 @@ __getattr__, __dir__, __all__ = attach(
         "KernelMeanMatching": "mean_matching",
         "ClassifierRatio": "classifier",
         "TelescopingRatio": "telescoping",
+        "VariationalRatio": "variational",
+        "variational_loss": "variational",
         "NearestNeighborRatio": "nearest_neighbors",
         "nearest_neighbor_divergence": "nearest_neighbors",
         "select_ratio": "selection",

@@ -4,9 +4,9 @@
 
 with shares s of sum one, a kernel matrix K of the rows of q, and kappa_i = E_p[k(x_i, .)].
 
-In the geometry of s the gradient is the witness function K(s w) - kappa at the rows,
-and the projection on the bounds is w = clip(y - lambda, 0, B) with lambda found exactly among the
-kinks of a piecewise linear function. Accelerated projected gradient steps need one product with K
+In the geometry of s the gradient is the witness function K(s w) - kappa at the rows, and the
+projection on the bounds is w = clip(y - lambda, 0, B) with lambda found exactly among the kinks of
+a piecewise linear function. Accelerated projected gradient steps need one product with K
 each. On the plane of equal means K acts without its constant direction, by far its largest, which
 makes steps ten to thirty times as long. The duality gap says when to stop:
 
@@ -216,7 +216,21 @@ def _curvature(product: Callable[[Array], Array], share: Array, gradient: Array)
 
 
 def kernel_product(rows: Array, bandwidth: float) -> Callable[[Array], Array]:
-    """The map v -> K v, with the upper half of K in float32."""
+    """The map v -> K v, with the upper half of the Gaussian K held in float32.
+
+    Parameters
+    ----------
+    rows
+        Standardised rows, shape (n, d).
+    bandwidth
+        Of the kernel exp(-|x - y|² / (2 bandwidth²)).
+
+    Returns
+    -------
+    callable
+        From shape (n,) to shape (n,), float64; off by rounding in float32, about 1e-7 of the sum
+        of |v|. O(n² d) time to make, O(n²) time to call, 2 n² bytes or a little more.
+    """
     kernel = GaussianKernel(bandwidth)
     matrix = np.empty((len(rows), len(rows)), np.float32)
     for here, there in symmetric_tiles(len(rows), _TILE):
@@ -231,7 +245,22 @@ def kernel_product(rows: Array, bandwidth: float) -> Callable[[Array], Array]:
 
 
 def mean_kernel(rows: Array, others: Array, share: Array, bandwidth: float) -> Array:
-    """E_p[k(x_i, .)] at each row."""
+    """Means of a Gaussian kernel over one sample, at the rows of another: E_p[k(x_i, .)].
+
+    Parameters
+    ----------
+    rows, others
+        Standardised rows x_i, shape (n, d), and those that the mean is over, shape (m, d).
+    share
+        Of the latter, of sum one.
+    bandwidth
+        As in `kernel_product`.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        O(n m d) time, O(n) memory.
+    """
     kernel, total = GaussianKernel(bandwidth), np.zeros(len(rows))
     for here in blocks(len(rows), _TILE):
         for there in blocks(len(others), _TILE):

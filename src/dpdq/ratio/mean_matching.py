@@ -7,12 +7,13 @@
 with the shares s of the rows of q and kappa_i = E_p[k(x_i, .)]. Twice the minimum is the squared
 MMD that is left between the weighted q and p. The problem is convex and needs no density; it has
 many near-solutions, since only means of functions with a small norm are compared: the weights of
-single rows are noise around r (half of them are usually 0), their local means are not.
+single rows are noise around r (at the optimum up to half of them are 0), their local means are
+not.
 
 How the problem is solved stands in `dpdq.ratio.bounded_matching`.
 
-New rows. Weights exist at rows of q alone. log r elsewhere is the ridge regression of w on
-Gaussian bumps,
+New rows. Weights exist at rows of q alone; elsewhere r is the ridge regression of w on Gaussian
+bumps,
 
     r(x) = 1 + theta'k(x),   theta = argmin ½ E_q[(r - w)²] + ½ ridge |theta|²
          = (H + ridge I)^-1 (E_q[w k] - E_q[k]),
@@ -66,10 +67,10 @@ class KernelMeanMatching(RatioEstimator):
         w = argmin |mean_i w_i k(x_i, .) - E_p[k]|²,   0 <= w <= bound,  |mean w - 1| <= epsilon
 
     ``weights_`` are for means over q; ``log_ratio`` is a smooth function fitted to them, raised to
-    ``floor`` since many weights are exactly 0. Misleads on single rows: the weights are right on
-    average over a neighbourhood only, and where q = p they still follow the noise of the two
-    samples. Columns that do not matter hide those that do; above about twenty columns little but
-    the means is matched.
+    ``floor``, since weights may be exactly 0 and the regression below. Misleads on single rows:
+    the weights are right on average over a neighbourhood only, and where q = p they still follow
+    the noise of the two samples. Columns that do not matter hide those that do; above about twenty
+    columns little but the means is matched.
 
     Parameters
     ----------
