@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpdq.errors import DataError, NotFittedError, OptionError
+from dpdq.errors import DataError, InputTypeError, NotFittedError, OptionError
 from dpdq.ratio import (
     ULSIF,
     CrossFittedRatio,
@@ -197,6 +197,97 @@ def test_refusals():
     if fitted.models_:
         with pytest.raises(DataError, match="folds runs from -2 to -2; expected -1 to 4"):
             fitted.score(q, np.full(20, -2))
+
+
+class Broken(RatioEstimator):
+    """Fails as other people's code does."""
+
+    def _fit(self, q, p, weights_q, weights_p):
+        raise ZeroDivisionError("no luck\ntoday")
+
+    def _log_ratio(self, x):
+        return np.zeros(len(x))
+
+
+class NotANumber(Broken):
+    """Fits, and then says NaN."""
+
+    def _fit(self, q, p, weights_q, weights_p):
+        pass
+
+    def _log_ratio(self, x):
+        return np.full(len(x), np.nan)
+
+
+def test_candidates_that_fail_are_left_out_with_their_reason():
+    q, p = pair(300, 300)
+    candidates = {
+        "broken": Broken(),
+        "nan": NotANumber(),
+        "logistic": LogisticRatio(),
+        "lasso": LogisticRatio("lasso"),
+    }
+    found = select_ratio(q, p, candidates, random_state=0)
+    assert found.estimator_ == "logistic"
+    assert list(found.losses_) == ["logistic"]
+    assert found.failures_ == {
+        "broken": "ZeroDivisionError: no luck",
+        "nan": "its log ratios of held-out rows are not all numbers",
+        "lasso": "Unknown ridge 'lasso'. Choose 'auto' or a number.",
+    }
+    assert "broken was left out: ZeroDivisionError: no luck." in found.reason_
+    with pytest.raises(
+        DataError, match="no candidate can be fitted: broken: ZeroDivisionError: no"
+    ):
+        select_ratio(q, p, {"broken": Broken(), "nan": NotANumber()})
+    with pytest.raises(OptionError, match="Unknown ridge 'lasso'"):  # the only one speaks itself
+        select_ratio(q, p, {"lasso": LogisticRatio("lasso")})
+    with pytest.raises(InputTypeError, match="candidate 'a' has type str; give unfitted ratio"):
+        select_ratio(q, p, {"a": "logistic"})
+
+
+def test_missing_cells_are_for_those_that_take_them():
+    q, p = pair(400, 400)
+    q[::7, 0] = np.nan
+    found = select_ratio(q, p, random_state=0)
+    assert found.estimator_ == "gradient_boosting"
+    assert set(found.failures_) == {"logistic", "ulsif"}
+    assert "not finite numbers" in found.failures_["logistic"]
+
+
+def test_sparse_and_weights():
+    from scipy.sparse import csr_array
+
+    rng = np.random.default_rng(0)
+    q, p = rng.poisson(0.2, (500, 1200)) * 1.0, rng.poisson(0.24, (500, 1200)) * 1.0
+    found = select_ratio(csr_array(q), csr_array(p), random_state=0)
+    assert set(found.losses_) == {"logistic"}
+    assert found.estimator_ == "logistic"
+    np.testing.assert_allclose(
+        found.log_ratio(csr_array(q[:20])), found.log_ratio(q[:20]), atol=1e-9
+    )
+    q, p = pair(400, 300)
+    w = rng.integers(0, 3, 400)
+    one = select_ratio(q, p, {"l": LogisticRatio()}, weights_q=w, random_state=0)
+    two = select_ratio(q, p, {"l": LogisticRatio()}, weights_q=3.0 * w, random_state=0)
+    np.testing.assert_allclose(one.log_ratio_q_, two.log_ratio_q_, atol=1e-9)
+
+
+def test_cells_of_a_discrete_law_are_dealt_over_the_folds():
+    """One column of five levels: a level held out whole would meet models ignorant of it."""
+    rng = np.random.default_rng(0)
+    shares = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
+    q, p = (rng.choice(5, 2000, p=law)[:, None] * 1.0 for law in (shares, shares[::-1]))
+    folds_q, folds_p = content_folds(q, p, 5)
+    for folds, rows in ((folds_q, q), (folds_p, p)):
+        for level in range(5):
+            counts = np.bincount(folds[rows[:, 0] == level], minlength=5)
+            assert np.ptp(counts) <= 1
+    trees = {"trees": GradientBoostingRatio([True], random_state=0)}
+    found = select_ratio(q, p, trees, random_state=0)
+    truth = np.log(shares[::-1] / shares)
+    assert np.abs(found.log_ratio(np.arange(5.0)[:, None]) - truth).max() < 0.4
+    assert select_ratio(q, q.copy(), trees, random_state=0).estimator_ == "constant"
 
 
 def test_repr_says_which_side_is_which():

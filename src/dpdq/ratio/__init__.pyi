@@ -9,15 +9,17 @@ from dpdq.ratio.kliep import KLIEP as KLIEP
 from dpdq.ratio.least_squares import ULSIF as ULSIF
 from dpdq.ratio.logistic import LogisticRatio as LogisticRatio
 from dpdq.ratio.mean_matching import KernelMeanMatching as KernelMeanMatching
+from dpdq.ratio.model_selection import ImportanceWeightedCV as ImportanceWeightedCV
+from dpdq.ratio.model_selection import ImportanceWeightedScore as ImportanceWeightedScore
+from dpdq.ratio.model_selection import iw_score as iw_score
 from dpdq.ratio.nearest_neighbors import NearestNeighborRatio as NearestNeighborRatio
 from dpdq.ratio.nearest_neighbors import (
     nearest_neighbor_divergence as nearest_neighbor_divergence,
 )
 from dpdq.ratio.relative import RULSIF as RULSIF
-from dpdq.ratio.model_selection import ImportanceWeightedCV as ImportanceWeightedCV
-from dpdq.ratio.model_selection import ImportanceWeightedScore as ImportanceWeightedScore
-from dpdq.ratio.model_selection import iw_score as iw_score
 from dpdq.ratio.selection import select_ratio as select_ratio
 from dpdq.ratio.telescoping import TelescopingRatio as TelescopingRatio
+from dpdq.ratio.variational import VariationalRatio as VariationalRatio
+from dpdq.ratio.variational import variational_loss as variational_loss
 
 __all__: list[str]

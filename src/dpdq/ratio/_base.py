@@ -279,6 +279,23 @@ class RatioEstimator(Parametrised, abc.ABC):
             ),
         )
 
+    def share_seen(self, x: object) -> float:
+        """Share of the fit's rows of q (of at most 1,000 of them) that stand among these rows.
+
+        Near one where ``x`` are the rows of the fit themselves, on which nothing should be judged;
+        above zero too where a discrete law repeats its rows.
+
+        Parameters
+        ----------
+        x
+            Rows as for `log_ratio`.
+
+        Returns
+        -------
+        float
+        """
+        return _share_among(self._seen_rows[0], self._read_rows(x, "x", "share_seen"))
+
     def _read_rows(self, x: object, side: str, what: str) -> Array:
         if "n_features_in_" not in vars(self):
             raise NotFittedError(

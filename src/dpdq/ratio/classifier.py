@@ -107,7 +107,7 @@ class ClassifierRatio(RatioEstimator):
         w = np.concatenate([w_q / w_q.mean(), w_p / w_p.mean()])
         y = np.repeat([0, 1], [len(w_q), len(w_p)])
         model.fit(
-            stack_rows(q[keep_q], p[keep_p]), y, **({} if uniform else _weight_keyword(model, w))
+            stack_rows(q[keep_q], p[keep_p]), y, **({} if uniform else weight_keyword(model, w))
         )
         self.model_ = model
         self._prior = float(np.log(len(w_q) / len(w_p)))
@@ -148,7 +148,7 @@ class ClassifierRatio(RatioEstimator):
         return self.intercept_ + self.slope_ * self._score(x)
 
 
-def _weight_keyword(model: Any, weights: Array) -> dict[str, Array]:
+def weight_keyword(model: Any, weights: Array) -> dict[str, Array]:
     """``sample_weight`` under the name that this classifier, or a pipeline's last step, takes."""
     from sklearn.pipeline import Pipeline
     from sklearn.utils.validation import has_fit_parameter
@@ -160,6 +160,6 @@ def _weight_keyword(model: Any, weights: Array) -> dict[str, Array]:
     if not has_fit_parameter(last, "sample_weight"):
         raise OptionError(
             f"{type(last).__name__} takes no sample_weight; choose a classifier that does, "
-            "or leave out weights_q and weights_p"
+            "or leave out the weights"
         )
     return {f"{prefix}sample_weight": weights}
