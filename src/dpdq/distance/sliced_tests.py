@@ -5,15 +5,16 @@ directions. If the set does not depend on which row is q, neither does the stati
 q = p change when labels are permuted, and the p-value (1 + #{T_b >= T}) / (B + 1) is valid at every
 n. Uniform directions are such a set. Learnt ones are not: they fit the labels that were observed.
 They are therefore learnt on one half of each side, and the other half, which they have never seen,
-is permuted. Power is lost with the half and won with the directions; which is more depends on how
-few directions carry the change.
+is permuted. Power is lost with the half and won with the directions. At equal rows learnt directions
+win clearly where few directions carry the change (`bench/transport.py`), but with a hundred rows a
+side the lost half costs more than they bring, and uniform directions over all rows stay the default.
 
     uniform    all rows, all directions. For a change that is spread over many columns.
     max        the one direction that differs most on the first half. For a change along one line;
                chases noise where there are about as many columns as rows.
-    vmf        a cone of fixed width around the best location. Steadier than max.
+    vmf        a cone of fixed width around the best location. Between the two.
     adaptive   a cone whose width is learnt too, at a price for its distance from uniform (see
-               `dpdq.distance.sliced_adaptive`). For few rows and many columns.
+               `dpdq.distance.sliced_adaptive`).
 """
 
 from __future__ import annotations
