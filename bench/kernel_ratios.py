@@ -105,7 +105,7 @@ def gradient_projection(k_p, mean_q, n_steps=1000):
 def kliep():
     print("\nKLIEP: E_p[log r] on the fitted and on held-out rows, five folds, same bumps")
     print(
-        "data                    sigma   ours fitted  held out  cpu s   paper fitted  held out  cpu s"
+        "data                   sigma   ours fitted  held out  cpu s   paper fitted  held out  cpu s"
     )
     rng = np.random.default_rng(0)
     cases = {
