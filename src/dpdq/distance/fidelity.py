@@ -87,11 +87,12 @@ def prdc(
         density = mean_j #{i : q_j in B_k(p_i)} / k,  coverage = mean_i [some q_j in B_k(p_i)]
 
     The package ``prdc`` takes the real rows first; the numbers are the same, but for distances
-    within 1e-9 of a radius, which are ties here and a matter of rounding there. Only coverage and density have a known value at
-    q = p; never read a recall of 0.6 as "40 % is missing" without the recall of two real halves
-    beside it. Sizes matter: compare numbers made at equal sizes only. The intervals are wide by a
-    fifth to a factor of two (see `dpdq.distance._jackknife`). There are no weights: a ball that
-    reaches to the k-th row has no weighted meaning that repeated rows would share; resample first
+    within 1e-9 of a radius, which are ties here and a matter of rounding there. Only coverage and
+    density have a known value at q = p; never read a recall of 0.6 as "40 % is missing" without
+    the recall of two real halves beside it. Sizes matter: compare numbers made at equal sizes
+    only. The intervals are safe, and wider than need be by a fifth to a factor of two, because
+    neighbours act together. There are no weights: a ball that reaches to the k-th row has no
+    weighted meaning that repeated rows would share; resample first
     (`dpdq.weights.Weights.resample`).
 
     Parameters

@@ -9,8 +9,9 @@ cell is empty on one side, so both are measured to mixtures R_l = l P + (1 - l) 
     integral   2 int_0^1 l KL(P || R_l) + (1 - l) KL(Q || R_l) dl, in [0, 1], 0 if Q = P
 
 The integral needs no c and no curve: in cells of mass a under P and b under Q it is the sum of
-(a + b)/2 - a b log(a/b)/(a - b). The first coordinate of the curve falls with what q makes too
-much of, the second with what it misses.
+(a + b)/2 - a b log(a/b)/(a - b). The two errors show at the ends of the curve: where R is nearly
+P, a small first coordinate says that q makes what p hardly ever does; where R is nearly Q, a small
+second one says that it misses what p does.
 
 What the definition does not fix is how continuous data become cells. MAUVE pools both samples,
 scales rows to length one, keeps the principal components, and cuts space by k-means: the number
@@ -331,15 +332,16 @@ def mauve(
         smoothing=smoothing,
         n_q=n_q,
         n_p=n_p,
-        status=_status(found[0], null),
+        status=_status(found[0], null, curves.mean(axis=0)),
     )
 
 
-def _status(found: Estimate, expected: float) -> str:
+def _status(found: Estimate, expected: float, points: np.ndarray) -> str:
     if found.high is not None and found.high < expected:
         return (
-            f"below the {expected:.3f} that two samples of one law reach: read the curve, whose "
-            "first coordinate falls with what q makes too much of, the second with what it misses"
+            f"below the {expected:.3f} that two samples of one law reach: q "
+            + ("misses what p makes" if points[1, 1] < points[-2, 0] else "makes what p does not")
+            + ", for the most part"
         )
     return "as near as two samples of one law are at these sizes; more rows would see more"
 
