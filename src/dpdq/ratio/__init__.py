@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = attach(
         "ClassifierRatio": "classifier",
         "TelescopingRatio": "telescoping",
         "VariationalRatio": "variational",
+        "VariationalNetworkRatio": "variational_network",
         "variational_loss": "variational",
         "NearestNeighborRatio": "nearest_neighbors",
         "nearest_neighbor_divergence": "nearest_neighbors",

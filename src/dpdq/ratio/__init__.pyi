@@ -21,5 +21,6 @@ from dpdq.ratio.selection import select_ratio as select_ratio
 from dpdq.ratio.telescoping import TelescopingRatio as TelescopingRatio
 from dpdq.ratio.variational import VariationalRatio as VariationalRatio
 from dpdq.ratio.variational import variational_loss as variational_loss
+from dpdq.ratio.variational_network import VariationalNetworkRatio as VariationalNetworkRatio
 
 __all__: list[str]
