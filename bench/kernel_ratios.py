@@ -104,8 +104,9 @@ def gradient_projection(k_p, mean_q, n_steps=1000):
 
 def kliep():
     print("\nKLIEP: E_p[log r] on the fitted and on held-out rows, five folds, same bumps")
+    print("                                        ours                      paper")
     print(
-        "data                   sigma   ours fitted  held out  cpu s   paper fitted  held out  cpu s"
+        "data                   sigma       fitted  held out  cpu s         fitted  held out  cpu s"
     )
     rng = np.random.default_rng(0)
     cases = {
