@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from dpdq._threads import one_thread_each
+from dpdq.data.sources import open_source
 from dpdq.errors import DataError, DpdqError, NotFittedError, OptionError
 from dpdq.ratio._base import Parametrised
 from dpdq.ratio._common import as_weights
@@ -120,9 +121,9 @@ class Weighter(Parametrised, abc.ABC):
         ConvergenceError
             The iteration stopped before its tolerance (not with ``not_converged="keep"``).
         """
+        vars(self).pop("weights_", None)  # not fitted until all has gone well
         check_choice("not_converged", self.not_converged, ("raise", "keep"))
         self._check_options()
-        vars(self).pop("weights_", None)  # not fitted until all has gone well
         if (p is None) == (targets is None):
             raise OptionError("give either p (rows) or targets (population margins), one of them")
         if targets is not None and weights_p is not None:
@@ -350,7 +351,7 @@ def _design(weights: Any, rows: Any, side: str) -> tuple[Array | None, Array | N
     """Design weights of the kept rows with mean one, and the mask of these; None for uniform."""
     if weights is None:
         return None, None
-    n = rows.num_rows if hasattr(rows, "num_rows") else len(rows)
+    n = len(rows) if isinstance(rows, np.ndarray) else open_source(rows, side=side).n_rows
     array = as_weights(weights, n, side)
     kept = array > 0
     if kept.sum() < 2:
