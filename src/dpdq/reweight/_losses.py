@@ -181,26 +181,38 @@ def _largest(x: Array, xp: Module, axis: int) -> Array:
 @functools.cache
 def _envelope_rule() -> Any:
     torch = require("torch")
-    once = torch.autograd.function.once_differentiable
+
+    class Slope(torch.autograd.Function):
+        """The known gradient: a number to whoever asks for it, no function of the losses."""
+
+        @staticmethod
+        def forward(ctx: Any, losses: Any, gradient: Any) -> Any:
+            return gradient.clone()
+
+        @staticmethod
+        def backward(ctx: Any, upstream: Any) -> Any:
+            raise OptionError(
+                "this loss has a first derivative only; drop create_graph=True, or take "
+                "kl_tilted_loss where a second one is needed"
+            )
 
     class Envelope(torch.autograd.Function):
         """A value whose gradient is known without differentiating how it was found."""
 
         @staticmethod
         def forward(ctx: Any, losses: Any, gradient: Any, value: Any) -> Any:
-            ctx.save_for_backward(gradient)
+            ctx.save_for_backward(losses, gradient)
             return value.clone()
 
         @staticmethod
-        @once
         def backward(ctx: Any, upstream: Any) -> Any:
-            return upstream * ctx.saved_tensors[0], None, None
+            return upstream * Slope.apply(*ctx.saved_tensors), None, None
 
     return Envelope
 
 
 def envelope(losses: Array, gradient: np.ndarray, value: float) -> Array:
-    """``value``, with a known gradient in the losses; a second derivative is refused by torch."""
+    """``value``, with a known gradient in the losses; a second derivative is refused."""
     if not is_torch(losses):
         return np.float64(value)
     return _envelope_rule().apply(losses, like(gradient, losses), like(value, losses))

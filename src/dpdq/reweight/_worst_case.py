@@ -159,9 +159,9 @@ def worst_case_radius(
         log_w = problem.log_weights(u, penalty)
         value = problem.divergence(log_w)
         s = problem.spread(log_w)
-        total = float(s.sum())
-        center = float(s @ gaps) / total
-        variance = float(s @ np.square(gaps - center)) / penalty**2
+        center = float(s @ gaps) / float(s.sum())
+        # s falls as fast as penalty^2 where weights vanish: their ratio stays in the range.
+        variance = float(np.square(np.sqrt(s) * ((gaps - center) / penalty)).sum())
         if value <= 0:
             return math.inf, math.nan
         return math.log(radius / value), variance / value

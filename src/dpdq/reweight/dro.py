@@ -62,7 +62,7 @@ def dro_loss(
 
     Solved through the dual, inf over eta of eta + penalty E_q[f*((l - eta) / penalty)]. The
     gradient in the losses is w / n (the worst weights do not move to first order); it is exact,
-    and a second derivative is refused by torch. All losses equal: w = 1. A radius that the mass on
+    and a second derivative is refused. All losses equal: w = 1. A radius that the mass on
     the largest losses does not exceed (1 - their share for total variation, at most 2 log 2 for
     Jensen-Shannon, log n for KL): the loss is the largest loss, and equal rows share the weight;
     divergences that are infinite where a row loses all mass (reverse KL, Neyman, Jeffreys,
