@@ -24,6 +24,8 @@ __getattr__, __dir__, __all__ = _attach(
         "ratio": "ratio",
         "report": "report",
         "results": "results",
+        "reweight": "reweight",
+        "select": "select",
         "shift": "shift",
         "weights": "weights",
     },

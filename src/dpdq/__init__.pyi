@@ -6,6 +6,8 @@ from dpdq import kernels as kernels
 from dpdq import ratio as ratio
 from dpdq import report as report
 from dpdq import results as results
+from dpdq import reweight as reweight
+from dpdq import select as select
 from dpdq import shift as shift
 from dpdq import weights as weights
 from dpdq.comparison import Comparison as Comparison
@@ -25,6 +27,8 @@ __all__ = [
     "ratio",
     "report",
     "results",
+    "reweight",
+    "select",
     "shift",
     "weights",
 ]

@@ -31,5 +31,6 @@ __getattr__, __dir__, __all__ = _attach(
         "ExclusionMask": "folds",
         "units_for_tests": "folds",
         "Reference": "reference",
+        "samplers": "samplers",
     },
 )

@@ -1,3 +1,4 @@
+from dpdq.data import samplers as samplers
 from dpdq.data.features import Features as Features
 from dpdq.data.folds import ExclusionMask as ExclusionMask
 from dpdq.data.folds import assign_folds as assign_folds
@@ -26,6 +27,7 @@ __all__ = [
     "level_changes",
     "open_source",
     "row_hashes",
+    "samplers",
     "schema_difference",
     "units_for_tests",
 ]
