@@ -72,6 +72,18 @@ def test_split_goes_by_content_on_both_sides():
     assert not held & kept
 
 
+def test_split_deals_out_the_cells_of_a_discrete_law():
+    """Each of five levels stands on both sides of the split, alike for q and p."""
+    rng = np.random.default_rng(0)
+    q = rng.integers(0, 5, (1000, 1)).astype(float)
+    split = validation_split(q, rng.permutation(q), 0.2, seed=1)
+    assert split is not None
+    for level in range(5):
+        share = split[0][q[:, 0] == level].mean()
+        assert 0.08 < share < 0.35  # about 200 rows a level: 4 standard errors and more
+    assert split[0].sum() == split[1].sum()
+
+
 def test_content_hash_sees_values_only():
     a = np.array([[0.0, np.nan, 1.0], [1.0, 2.0, 3.0], [2.0, 1.0, 3.0]])
     b = np.array([[-0.0, -np.nan, 1.0], [1.0, 2.0, 3.0], [2.0, 1.0, 3.0]])

@@ -49,6 +49,24 @@ def test_weights_reach_a_pipeline():
     assert np.abs(model.log_ratio(p)).mean() < 0.25
 
 
+def test_naive_bayes_on_counts_of_words():
+    """A classifier that takes CSR gets CSR: 2**20 columns never become dense."""
+    from scipy.sparse import csr_array
+    from sklearn.naive_bayes import ComplementNB
+
+    rng = np.random.default_rng(0)
+    sides = []
+    for low in (0, 200):  # words 200 ... 399 stand on both sides
+        words = rng.integers(low, low + 400, (500, 12)) * 2000
+        rows = np.repeat(np.arange(500), 12)
+        sides.append(csr_array((np.ones(6000), (rows, words.ravel())), shape=(500, 2**21)))
+    q, p = sides
+    for estimator in (ComplementNB(), None):
+        model = ClassifierRatio(estimator, random_state=0).fit(q[:400], p[:400])
+        found = model.diagnose(q[400:], p[400:])
+        assert found.loss.high < 0.3
+
+
 def test_refusals():
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.svm import LinearSVC
