@@ -128,8 +128,8 @@ def test_refusals():
             {"a": ["x", "y", "x"], "b": ["u", "u", "v"]},
             targets={("a", "b"): {("x", "u"): 1, ("y", "v"): 1, ("y", "u"): 1}},
         )
+    text = [f"a long sentence with words number {i}" for i in range(50)]
     with pytest.raises(DataError, match="free text"):
-        text = [f"a long sentence with words number {i}" for i in range(50)]
         problem({"t": text}, {"t": text[::-1]})
     with pytest.raises(DataError, match="no column in common"):
         problem({"a": [1.0, 2.0]}, {"b": [1.0, 2.0]})

@@ -83,7 +83,8 @@ class LogisticPath:
             last = decrement
         return theta, eta, self.hessian(eta), False
 
-    def _loss(self, theta: Array, penalty: float) -> Array:
+    def loss(self, theta: Array, penalty: float) -> Array:
+        """Penalised loss of each fit."""
         eta = self.design.T @ theta.T
         loss = np.einsum("cf,cf->f", self.mass, softplus(eta))
         loss -= np.einsum("cf,cf->f", self.wanted, eta)
@@ -94,10 +95,10 @@ class LogisticPath:
         slope = np.einsum("ft,ft->f", gradient, step)
         if float(slope.max()) < 1e-3:
             return step
-        before = self._loss(theta, penalty)
+        before = self.loss(theta, penalty)
         length = np.ones(self.fits)
         for _ in range(30):
-            after = self._loss(theta - length[:, None] * step, penalty)
+            after = self.loss(theta - length[:, None] * step, penalty)
             bad = ~(after <= before - 1e-4 * length * slope + 1e-15)
             if not bad.any():
                 break

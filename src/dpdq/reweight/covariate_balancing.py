@@ -32,7 +32,8 @@ class CovariateBalancingPropensity(ExtendingWeighter):
     equations as entropy balancing with uniform or design base weights: the two are one estimator,
     and the numbers are equal. What is new here is ``"over"``: it gives up exact balance, and its J
     statistic (chi-square with one degree of freedom a coefficient, if log r is linear) is a
-    check of the model that exact balance cannot give.
+    check of the model that exact balance cannot give. On a few hundred rows J rejects a true
+    model somewhat too often.
 
     Parameters
     ----------

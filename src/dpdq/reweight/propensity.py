@@ -20,6 +20,7 @@ from dpdq.reweight.estimates import Influence, model_influence
 __all__ = ["InversePropensityWeighting"]
 
 _LARGEST, _SMALLEST = 10.0, 1e-5  # ends of the path, in nats of loss per squared coefficient
+_SEPARATED = 1e-7  # nats a row
 _COPIES = 20  # rows of a cell above which they are dealt over the folds
 
 
@@ -174,6 +175,7 @@ class InversePropensityWeighting(ExtendingWeighter):
         if not converged:
             gradient = path.gradient(theta, float(penalty))[0]
             converged = bool(np.abs(gradient).max() < 1e-9)
+        converged &= float(path.loss(theta, 0.0)[0]) > _SEPARATED
         coef = np.zeros(len(problem.functions))
         coef[kept], intercept = model.coefficients()
         log_weights, clip = _capped(eta[cell_q, 0], problem.weights_q, self.cap)
@@ -188,8 +190,8 @@ class InversePropensityWeighting(ExtendingWeighter):
             f"The cap lowers {cut:,} weights, a bias towards q" if cut else "",
             ""
             if converged
-            else "the logistic fit did not converge, as where the margins tell q from p without "
-            "error; give a larger penalty",
+            else "the margins tell q from p without error (or the fit stopped early), so that the "
+            "odds have no limit; give a larger penalty, or look at overlap first",
             fitted,
         )
 
