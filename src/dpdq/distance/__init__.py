@@ -31,6 +31,8 @@ __getattr__, __dir__, __all__ = attach(
         "MMDTest": "mmd_reference",
         "energy_distance": "kernel_distances",
         "energy_test": "energy_tests",
+        "sequential_test": "sequential",
+        "SequentialTest": "sequential",
         "auc": "roc",
         "auc_interval": "roc",
         "classifier_test": "classifier_tests",

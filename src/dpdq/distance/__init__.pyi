@@ -32,6 +32,8 @@ from dpdq.distance.one_dimension import kolmogorov_smirnov_test as kolmogorov_sm
 from dpdq.distance.one_dimension import wasserstein as wasserstein
 from dpdq.distance.roc import auc as auc
 from dpdq.distance.roc import auc_interval as auc_interval
+from dpdq.distance.sequential import SequentialTest as SequentialTest
+from dpdq.distance.sequential import sequential_test as sequential_test
 from dpdq.distance.sinkhorn import SinkhornDivergence as SinkhornDivergence
 from dpdq.distance.sinkhorn import sinkhorn_divergence as sinkhorn_divergence
 from dpdq.distance.sliced import SlicedDistance as SlicedDistance

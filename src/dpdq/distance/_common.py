@@ -9,7 +9,7 @@ import numpy as np
 from dpdq.errors import DataError, OptionError
 from dpdq.kernels import check_points
 
-__all__ = ["check_sides", "normal_quantile"]
+__all__ = ["check_sides", "check_weights", "normal_quantile"]
 
 
 def check_sides(q: np.ndarray, p: np.ndarray, minimum: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,6 +24,19 @@ def check_sides(q: np.ndarray, p: np.ndarray, minimum: int) -> tuple[np.ndarray,
             rows = "1 row" if len(points) == 1 else f"{len(points)} rows"
             raise DataError(f"{side} has {rows}; expected at least {minimum}")
     return q, p
+
+
+def check_weights(weights: np.ndarray | None, n: int, side: str) -> np.ndarray:
+    """Weights of the rows of a side that sum to one; uniform where none are given."""
+    if weights is None:
+        return np.full(n, 1.0 / n)
+    values = np.asarray(weights, dtype=np.float64)
+    if values.shape != (n,):
+        raise DataError(f"weights_{side} has shape {values.shape}; expected ({n},)")
+    if not np.isfinite(values).all() or (values < 0).any() or values.sum() <= 0:
+        raise DataError(f"weights_{side} must be finite, not negative, and not all zero")
+    values = values / values.max()
+    return values / values.sum()
 
 
 def normal_quantile(level: float) -> float:

@@ -21,7 +21,7 @@ are left out.
 The kernel of the halving is the mean of a few of the bandwidths of the test: its squared MMD is the
 mean of theirs, so one coreset serves all.
 
-Where it wins and where it does not: `bench/output/levels_kernel.txt`. Three things differ from
+Where it wins and where it does not: `bench/output/levels_large.txt`. Three things differ from
 Domingo-Enrich et al.: blocks are those of the permutation engine (some hundreds, not 32); the sign
 is the greedy one of a self-balancing walk, followed by one more sweep over all pairs; and pairs
 inside a block are left out of the statistic.
@@ -30,6 +30,7 @@ inside a block are left out of the statistic.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -41,7 +42,6 @@ __all__ = ["coreset_block_sums", "halve", "thinned_blocks"]
 
 PIECE_ROWS = 512  # most rows that are halved together
 MIN_CORESET = 16  # a block is never thinned below
-ROUND_HALVINGS = 4  # halvings before pieces of a block are put together
 HALVING_BANDWIDTHS = 4  # of the test's bandwidths, evenly spaced
 BATCH_ENTRIES = 2**22  # kernel entries of pieces that are halved side by side
 
@@ -119,15 +119,16 @@ def thinned_blocks(
         Pooled row numbers that stay, block after block, and how many of each block.
     """
     few = GaussianKernel(_some(kernel.bandwidths))
-    wanted = max(0, int(np.ceil(np.log2(max(len(points) / coreset_rows, 1.0)))))
+    wanted = max(0, round(math.log2(len(points) / coreset_rows)))
     rows = np.split(design.order, design.starts[1:-1])
-    left = [
-        min(wanted, int(np.log2(max(size / MIN_CORESET, 1.0)))) for size in design.sizes.tolist()
-    ]
-    while any(left):
-        now = [min(halvings, ROUND_HALVINGS) for halvings in left]
-        rows = _thin_round(points, rows, now, few, rng)
-        left = [a - b for a, b in zip(left, now, strict=True)]
+    times = np.array(
+        [
+            min(wanted, int(math.log2(max(size / MIN_CORESET, 1.0))))
+            for size in design.sizes.tolist()
+        ]
+    )
+    for done in range(int(times.max())):
+        rows = _halve_blocks(points, rows, times > done, few, rng)
     return np.concatenate(rows), np.array([len(block) for block in rows])
 
 
@@ -136,58 +137,51 @@ def _some(bandwidths: tuple[float, ...]) -> list[float]:
     return [bandwidths[round(place)] for place in places.tolist()]
 
 
-def _thin_round(
+def _halve_blocks(
     points: np.ndarray,
     blocks: list[np.ndarray],
-    halvings: list[int],
+    wanted: np.ndarray,
     kernel: GaussianKernel,
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
-    """Cut blocks into pieces and halve each piece as often as its block is to be halved."""
-    pieces: dict[tuple[int, int], list[np.ndarray]] = {}
-    places: list[list[tuple[tuple[int, int], int]]] = []
-    for rows, times in zip(blocks, halvings, strict=True):
+    """Cut each wanted block into pieces, halve these, and put together what stays."""
+    pieces: dict[int, list[np.ndarray]] = {}
+    places: list[list[tuple[int, int]]] = []
+    for rows, halved in zip(blocks, wanted, strict=True):
         where = []
-        # a part of fewer than 2^times rows at the end of a block is left out
-        usable = len(rows) if times == 0 else len(rows) >> times << times
-        n_pieces = 1 if times == 0 else -(-usable // PIECE_ROWS)
-        cuts = (np.arange(n_pieces + 1) * (usable >> times) // n_pieces) << times
-        for first, last in zip(cuts[:-1], cuts[1:], strict=True):
-            found = pieces.setdefault((int(last - first), times), [])
-            where.append(((int(last - first), times), len(found)))
+        n_pairs = len(rows) // 2 if halved else 0  # the last of an odd number of rows is left out
+        n_pieces = -(-2 * n_pairs // PIECE_ROWS)
+        cuts = np.arange(n_pieces + 1) * n_pairs // max(n_pieces, 1) * 2
+        for first, last in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+            found = pieces.setdefault(last - first, [])
+            where.append((last - first, len(found)))
             found.append(rows[first:last])
         places.append(where)
-    thinned = {
-        key: _thin_pieces(points, np.array(found), key[1], kernel, rng)
-        for key, found in pieces.items()
+    stayed = {
+        length: _halve_pieces(points, np.array(found), kernel, rng)
+        for length, found in pieces.items()
     }
-    return [np.concatenate([thinned[key][k] for key, k in where]) for where in places]
+    return [
+        np.concatenate([stayed[length][k] for length, k in where]) if where else rows
+        for where, rows in zip(places, blocks, strict=True)
+    ]
 
 
-def _thin_pieces(
-    points: np.ndarray,
-    rows: np.ndarray,
-    times: int,
-    kernel: GaussianKernel,
-    rng: np.random.Generator,
+def _halve_pieces(
+    points: np.ndarray, rows: np.ndarray, kernel: GaussianKernel, rng: np.random.Generator
 ) -> np.ndarray:
-    """Halve pieces of one length, shape (pieces, L), several times."""
-    for _ in range(times):
-        length = rows.shape[1]
-        coins = rng.integers(0, 2, len(rows))
-        step = max(1, BATCH_ENTRIES // length**2)
+    """Halve pieces of one length, shape (pieces, L)."""
+    length = rows.shape[1]
+    coins = rng.integers(0, 2, len(rows))
+    step = max(1, BATCH_ENTRIES // length**2)
 
-        def work(
-            first: int, rows: np.ndarray = rows, coins: np.ndarray = coins, step: int = step
-        ) -> np.ndarray:
-            some = rows[first : first + step]
-            stays = halve(points[some], kernel, coins[first : first + step])
-            return np.take_along_axis(some, stays, axis=1)
+    def work(first: int) -> np.ndarray:
+        some = rows[first : first + step]
+        stays = halve(points[some], kernel, coins[first : first + step])
+        return np.take_along_axis(some, stays, axis=1)
 
-        operations = float(len(rows)) * length**2 * (points.shape[1] + 4 * len(kernel))
-        done = map_tiles(work, range(0, len(rows), step), operations=operations)
-        rows = np.concatenate(list(done))
-    return rows
+    operations = float(len(rows)) * length**2 * (points.shape[1] + 4 * len(kernel))
+    return np.concatenate(list(map_tiles(work, range(0, len(rows), step), operations=operations)))
 
 
 def coreset_block_sums(

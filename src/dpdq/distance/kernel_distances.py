@@ -23,8 +23,8 @@ from typing import Literal
 
 import numpy as np
 
-from dpdq.distance._common import check_sides, normal_quantile
-from dpdq.errors import DataError, OptionError
+from dpdq.distance._common import check_sides, check_weights, normal_quantile
+from dpdq.errors import OptionError
 from dpdq.kernels import (
     EnergyKernel,
     GaussianKernel,
@@ -116,7 +116,7 @@ def mmd(
             f"Unknown kernel {kernel!r}. Choose one of {', '.join(map(repr, KERNELS))}."
         )
     q, p = check_sides(q, p, minimum=2)
-    u, v = _check_weights(weights_q, len(q), "q"), _check_weights(weights_p, len(p), "p")
+    u, v = check_weights(weights_q, len(q), "q"), check_weights(weights_p, len(p), "p")
     q, p, u, v = q[u > 0], p[v > 0], u[u > 0], v[v > 0]
     # One common scale keeps squares in range; the bandwidth moves with it.
     points, scale = standard_points(np.vstack([q, p]), limit=1e150)
@@ -226,17 +226,6 @@ def energy_distance(
         weights_p=weights_p,
         level=level,
     )
-
-
-def _check_weights(weights: np.ndarray | None, n: int, side: str) -> np.ndarray:
-    if weights is None:
-        return np.full(n, 1.0 / n)
-    values = np.asarray(weights, dtype=np.float64)
-    if values.shape != (n,):
-        raise DataError(f"weights_{side} has shape {values.shape}; expected ({n},)")
-    if not np.isfinite(values).all() or (values < 0).any() or values.sum() <= 0:
-        raise DataError(f"weights_{side} must be finite, not negative, and not all zero")
-    return values / values.sum()
 
 
 def _centred_square(

@@ -11,10 +11,19 @@ scale at which the laws are compared, the bandwidth, decides the power:
 - ``random_features``: the same on all rows in linear time through random Fourier features, joined
   by the exact kernels on a part of the rows, so that narrow kernels in many dimensions, which
   random features cannot resolve, keep the power that the part has. The default above.
+- ``compressed``: the same with each block of rows thinned to a coreset by kernel halving. It beats
+  a chance sample of as many rows by far, and is beaten by random features at equal time wherever we
+  measured (`bench/output/levels_large.txt`), so that it is never the default.
 - `energy_test`: no bandwidth at all; good for shifts in location, weak against fine structure.
 
 All p-values are of permutation tests (`dpdq.distance.permutation`): exact at every sample size,
-with ties, in every dimension, and by units where rows belong together.
+with ties, in every dimension, and by units where rows belong together. Only where weights are given
+is it a multiplier test (`dpdq.distance.weighted_tests`), since permuting weighted rows tests
+something else.
+
+Permutations are not stopped early here: once block sums are there 999 of them cost about a fifth of
+the test (`bench/output/mmd.txt`), so stopping would save nothing. `classifier_test`, where each may
+cost a refit, does stop.
 """
 
 from __future__ import annotations
@@ -34,11 +43,17 @@ from dpdq.distance._block_statistics import (
     soft_maximum,
     standardised_mmd,
 )
-from dpdq.distance._common import check_sides
+from dpdq.distance._common import check_sides, check_weights
 from dpdq.distance.compressed import coreset_block_sums
 from dpdq.distance.kernel_blocks import FLOAT64_ROWS, BlockSums, block_sums
-from dpdq.distance.permutation import PermutationDesign, permutation_design, permutation_pvalue
+from dpdq.distance.permutation import (
+    MAX_BLOCKS,
+    PermutationDesign,
+    permutation_design,
+    permutation_pvalue,
+)
 from dpdq.distance.random_features import feature_block_sums
+from dpdq.distance.weighted_tests import weighted_mmd_test
 from dpdq.errors import OptionError
 from dpdq.kernels import GaussianKernel, bandwidth_grid, median_heuristic, standard_points
 from dpdq.results import TestResult
@@ -49,7 +64,8 @@ Method = Literal["auto", "single", "aggregated", "compressed", "random_features"
 METHODS = ("auto", "single", "aggregated", "compressed", "random_features")
 EXACT_ROWS = 20_000  # pooled rows up to which "auto" takes the exact kernels
 PART_ROWS = 20_000  # pooled rows of the exact part beside random features
-CORESET_ROWS = 8_192  # pooled rows that "compressed" keeps
+CORESET_ROWS = 16_384  # pooled rows that "compressed" keeps
+CORESET_BLOCKS = 64  # few and large: a coreset is the better the more rows it stands for
 SAMPLE_ROWS = 500  # rows that bandwidths are chosen from
 N_FREQUENCIES = 200  # random frequencies of each bandwidth
 
@@ -61,6 +77,8 @@ def mmd_test(
     method: Method = "auto",
     n_permutations: int = 199,
     bandwidths: float | Sequence[float] | None = None,
+    weights_q: np.ndarray | None = None,
+    weights_p: np.ndarray | None = None,
     units_q: np.ndarray | None = None,
     units_p: np.ndarray | None = None,
     random_state: RandomState = None,
@@ -90,13 +108,20 @@ def mmd_test(
         Samples, shapes (n_q, d) and (n_p, d); at least two rows each.
     method
         ``"single"`` (one bandwidth), ``"aggregated"`` (ten), ``"random_features"`` (ten, in linear
-        time, joined by exact kernels on 20,000 of the rows), or ``"auto"``: aggregated up to
-        20,000 pooled rows, random features above.
+        time, joined by exact kernels on 20,000 of the rows), ``"compressed"`` (ten, on blocks that
+        are thinned to 16,384 rows in all), or ``"auto"``: aggregated up to 20,000 pooled rows,
+        random features above.
     n_permutations
         B. 999 cost hardly more than 199 and blur the p-value less.
     bandwidths
         Use these, on the scale of the data, instead of the median or the grid. They must not have
         been chosen by looking at which row is q.
+    weights_q, weights_p
+        Importance weights of rows, any scale; zero drops the row. The null is then that q
+        *reweighted* equals p reweighted, the law of T under it comes from B random signs, not
+        permutations, and the level holds for many effective rows only: too few, or weights with a
+        heavy tail, are refused. Weights that were fitted to these same rows make them alike by
+        construction: read ``effect`` as balance then, and not the p-value.
     units_q, units_p
         Integer unit of each row. Units only on one side exchange labels as wholes; the two parts
         of a unit on both sides are swapped.
@@ -115,9 +140,11 @@ def mmd_test(
     Raises
     ------
     DataError
-        Values are not finite, columns do not match, or a side has fewer than two rows.
+        Values are not finite, columns do not match, a side has fewer than two rows, or the weights
+        leave fewer than 25 effective rows or have a heavy tail.
     OptionError
-        Unknown method, bandwidths that are not positive, or B below 1.
+        Unknown method, weights with ``"compressed"``, bandwidths that are not positive, or B below
+        1.
 
     Notes
     -----
@@ -130,6 +157,8 @@ def mmd_test(
     .. [Biggs2023] MMD-FUSE: Learning and Combining Kernels for Two-Sample Testing Without Data
        Splitting. Biggs, 2023, arXiv 2306.08777.
     .. [DomingoEnrich2025] Cheap Permutation Testing. Domingo-Enrich, 2025, arXiv 2502.07672.
+    .. [DomingoEnrich2023] Compress Then Test: Powerful Kernel Testing in Near-linear Time.
+       Domingo-Enrich, 2023, arXiv 2301.05974.
     .. [Rahimi2007] Random Features for Large-Scale Kernel Machines. Rahimi, 2007, NeurIPS 20.
 
     Examples
@@ -146,6 +175,23 @@ def mmd_test(
     q, p = check_sides(q, p, minimum=2)
     if method == "auto":
         method = "aggregated" if len(q) + len(p) <= EXACT_ROWS else "random_features"
+    if weights_q is not None or weights_p is not None:
+        if method == "compressed":
+            raise OptionError("method 'compressed' takes no weights; choose 'random_features'")
+        u, v = check_weights(weights_q, len(q), "q"), check_weights(weights_p, len(p), "p")
+        with one_thread_each():
+            return weighted_mmd_test(
+                q,
+                p,
+                u,
+                v,
+                method=method,
+                bandwidths=None if bandwidths is None else np.atleast_1d(bandwidths).tolist(),
+                n_multipliers=n_permutations,
+                units_q=units_q,
+                units_p=units_p,
+                rng=as_generator(random_state),
+            )
     with one_thread_each():
         return _mmd_test(
             q, p, method, n_permutations, bandwidths, units_q, units_p, as_generator(random_state)
@@ -163,8 +209,15 @@ def _mmd_test(
     rng: np.random.Generator,
 ) -> TestResult:
     points, scale = standard_points(np.vstack([q, p]))
+    thinned = method == "compressed" and len(points) >= 2 * CORESET_ROWS
     design = permutation_design(
-        len(q), len(p), n_permutations=n_permutations, units_q=units_q, units_p=units_p, rng=rng
+        len(q),
+        len(p),
+        n_permutations=n_permutations,
+        units_q=units_q,
+        units_p=units_p,
+        max_blocks=CORESET_BLOCKS if thinned else MAX_BLOCKS,
+        rng=rng,
     )
     # Drawn from all rows alike: a choice that cannot know the side.
     sample = points[rng.choice(len(points), min(len(points), SAMPLE_ROWS), replace=False)]
@@ -183,7 +236,7 @@ def _mmd_test(
         part = design.part(_rows_per_block(design.sizes, PART_ROWS))
         parts.append((part, block_sums(points, part, kernel, dtype=dtype)))
         rows_exact = int(part.sizes.sum())
-    elif method == "compressed":
+    elif thinned:
         sums, rows_exact = coreset_block_sums(
             points, design, kernel, coreset_rows=CORESET_ROWS, rng=rng, dtype=dtype
         )
