@@ -46,6 +46,11 @@ ROOMS = {
 }
 
 
+def page_of(room):
+    """Name of a room's page."""
+    return "-".join(room.split(".")[1:])
+
+
 def write_reference(folder):
     """One page a room, from its public names, so that none is forgotten."""
     folder.mkdir(exist_ok=True)
@@ -66,8 +71,8 @@ def write_reference(folder):
                 parts.append("   :members:")
             parts.append("")
         parts.append("```")
-        (folder / f"{room.split('.')[1]}.md").write_text("\n".join(parts) + "\n")
-    listed = "\n".join(room.split(".")[1] for room in ROOMS)
+        (folder / f"{page_of(room)}.md").write_text("\n".join(parts) + "\n")
+    listed = "\n".join(map(page_of, ROOMS))
     (folder / "index.md").write_text(f"# Reference\n\n```{{toctree}}\n{listed}\n```\n")
 
 
