@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
@@ -54,6 +54,7 @@ def test_kinds_that_do_not_resemble_each_other_are_counted():
     assert score(np.eye(6), order=0.5) == pytest.approx(6.0)
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 10**6))
 def test_bounds_order_rotation_and_repeats(seed):
     rng = np.random.default_rng(seed)
@@ -100,9 +101,7 @@ def test_real_digits_lose_diversity_with_their_classes():
 
 def test_wrong_input_is_refused(monkeypatch):
     x = np.random.default_rng(3).normal(size=(10, 3))
-    with pytest.raises(
-        OptionError, match=r"Unknown kernel 'linear'. Choose one of 'cosine', 'rbf'"
-    ):
+    with pytest.raises(OptionError, match=r"Unknown kernel 'linear'. Choose one of 'cosine'"):
         vendi_score(x, kernel="linear")
     with pytest.raises(OptionError, match="order is -1; expected a number from 0"):
         vendi_score(x, order=-1)

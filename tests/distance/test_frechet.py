@@ -1,7 +1,7 @@
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from sklearn.datasets import load_digits
@@ -74,6 +74,7 @@ def test_samples_and_moments_agree(n_q, n_p):
         assert found == pytest.approx(expected, rel=1e-12)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10**6))
 def test_rotation_translation_and_exchange_change_nothing(seed):
     rng = np.random.default_rng(seed)

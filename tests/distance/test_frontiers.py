@@ -153,7 +153,7 @@ def corrupted(images, labels, rng):
 
 
 def test_real_digits_fall_with_corruption():
-    """M297: monotone in dropped modes and in noise, and the ends of the curve tell the two apart."""
+    """M297: monotone in dropped modes and in noise; the curve's ends tell the two apart."""
     rng = np.random.default_rng(5)
     images, labels = load_digits(return_X_y=True)
     order = rng.permutation(len(images))

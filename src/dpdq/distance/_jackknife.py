@@ -46,6 +46,8 @@ def leave_out(
     n_groups: int,
 ) -> list[float]:
     """The statistic, a function of kept rows of q and of p, without each group in turn."""
+    if n_groups == 0:
+        return []
     return parallel_map(
         lambda g: statistic(np.flatnonzero(groups_q != g), np.flatnonzero(groups_p != g)),
         range(n_groups),

@@ -156,7 +156,9 @@ def vendi_score(
     estimate = score(np.arange(n))
     n_groups = min(n_groups, n) if n > 2 else 0
     groups = deal_groups(n, max(n_groups, 1), as_generator(random_state))
-    without = parallel_map(lambda g: score(np.flatnonzero(groups != g)), range(n_groups))
+    without: list[float] = []
+    if n_groups:
+        without = parallel_map(lambda g: score(np.flatnonzero(groups != g)), range(n_groups))
     return jackknife_estimate(
         estimate,
         without,
