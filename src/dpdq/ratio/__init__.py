@@ -42,6 +42,7 @@ __getattr__, __dir__, __all__ = attach(
         "variational_loss": "variational",
         "NearestNeighborRatio": "nearest_neighbors",
         "nearest_neighbor_divergence": "nearest_neighbors",
+        "LabelShiftRatio": "label_shift",
         "select_ratio": "selection",
         "CrossFittedRatio": "cross_fitting",
         "RatioDiagnostics": "diagnostics",

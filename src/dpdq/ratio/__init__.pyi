@@ -6,6 +6,7 @@ from dpdq.ratio.diagnostics import Overlap as Overlap
 from dpdq.ratio.diagnostics import RatioDiagnostics as RatioDiagnostics
 from dpdq.ratio.diagnostics import check_overlap as check_overlap
 from dpdq.ratio.kliep import KLIEP as KLIEP
+from dpdq.ratio.label_shift import LabelShiftRatio as LabelShiftRatio
 from dpdq.ratio.least_squares import ULSIF as ULSIF
 from dpdq.ratio.logistic import LogisticRatio as LogisticRatio
 from dpdq.ratio.mean_matching import KernelMeanMatching as KernelMeanMatching
