@@ -25,6 +25,11 @@ Which one:
 
 All of them: ``fit(q, p)``, then ``weights_``, ``diagnostics()``, ``estimate(y)``,
 ``sensitivity()`` and ``log_ratio(x)`` for rows never seen.
+
+Where p is not known but near, or is the worst of some groups, losses take the place of weights:
+`dro_loss` (any divergence), `cvar_loss`, `kl_tilted_loss`, `group_dro_loss`, `label_dro_loss`,
+`logit_adjusted_loss` and `loss_based_weights` are plain functions of NumPy arrays and torch tensors
+for anybody's training loop; `worst_group` reports.
 """
 
 from dpdq._lazy import attach
@@ -42,5 +47,21 @@ __getattr__, __dir__, __all__ = attach(
         "BalanceReport": "diagnostics",
         "Coefficients": "estimates",
         "ConvergenceError": "_common",
+        "dro_loss": "dro",
+        "dro_weights": "dro",
+        "cvar_loss": "dro",
+        "kl_tilted_loss": "loss_weights",
+        "TiltedLoss": "loss_weights",
+        "loss_based_weights": "loss_weights",
+        "dual_temperature": "loss_weights",
+        "group_dro_loss": "group_losses",
+        "GroupDRO": "group_losses",
+        "worst_group": "group_losses",
+        "WorstGroup": "group_losses",
+        "GroupMean": "group_losses",
+        "label_dro_loss": "label_losses",
+        "adaptive_label_temperatures": "label_losses",
+        "logit_adjusted_loss": "label_losses",
+        "adjust_logits": "label_losses",
     },
 )

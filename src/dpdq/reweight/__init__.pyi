@@ -5,8 +5,24 @@ from dpdq.reweight.covariate_balancing import (
     CovariateBalancingPropensity as CovariateBalancingPropensity,
 )
 from dpdq.reweight.diagnostics import BalanceReport as BalanceReport
+from dpdq.reweight.dro import cvar_loss as cvar_loss
+from dpdq.reweight.dro import dro_loss as dro_loss
+from dpdq.reweight.dro import dro_weights as dro_weights
 from dpdq.reweight.entropy import EntropyBalancing as EntropyBalancing
 from dpdq.reweight.estimates import Coefficients as Coefficients
+from dpdq.reweight.group_losses import GroupDRO as GroupDRO
+from dpdq.reweight.group_losses import GroupMean as GroupMean
+from dpdq.reweight.group_losses import WorstGroup as WorstGroup
+from dpdq.reweight.group_losses import group_dro_loss as group_dro_loss
+from dpdq.reweight.group_losses import worst_group as worst_group
+from dpdq.reweight.label_losses import adaptive_label_temperatures as adaptive_label_temperatures
+from dpdq.reweight.label_losses import adjust_logits as adjust_logits
+from dpdq.reweight.label_losses import label_dro_loss as label_dro_loss
+from dpdq.reweight.label_losses import logit_adjusted_loss as logit_adjusted_loss
+from dpdq.reweight.loss_weights import TiltedLoss as TiltedLoss
+from dpdq.reweight.loss_weights import dual_temperature as dual_temperature
+from dpdq.reweight.loss_weights import kl_tilted_loss as kl_tilted_loss
+from dpdq.reweight.loss_weights import loss_based_weights as loss_based_weights
 from dpdq.reweight.propensity import InversePropensityWeighting as InversePropensityWeighting
 from dpdq.reweight.raking import PostStratification as PostStratification
 from dpdq.reweight.raking import Raking as Raking

@@ -28,6 +28,7 @@ __all__ = [
     "kept_rows",
     "like",
     "log_mean_exp",
+    "pick_rows",
     "plain",
     "reduce_rows",
 ]
@@ -155,8 +156,16 @@ def reduce_rows(rows: Array, weights: Any, reduction: str) -> Array:
         return rows.mean()
     shares = as_shares(weights, rows.shape[0])
     kept = np.flatnonzero(shares > 0)
-    picked = rows[kept] if not is_torch(rows) else rows[sys.modules["torch"].as_tensor(kept)]
-    return (like(shares[kept], rows) * picked).sum()
+    return (like(shares[kept], rows) * pick_rows(rows, kept)).sum()
+
+
+def pick_rows(array: Array, rows: np.ndarray) -> Array:
+    """The rows of these numbers; an array of them all is itself."""
+    if rows.size == array.shape[0]:
+        return array
+    if is_torch(array):
+        return array[sys.modules["torch"].as_tensor(rows, device=array.device)]
+    return array[rows]
 
 
 def log_mean_exp(x: Array, shares: Array, xp: Module, axis: int = -1) -> Array:
@@ -175,7 +184,7 @@ def log_mean_exp(x: Array, shares: Array, xp: Module, axis: int = -1) -> Array:
 
 
 def _largest(x: Array, xp: Module, axis: int) -> Array:
-    return xp.amax(x.detach() if is_torch(x) else x, axis, True)
+    return xp.amax(x.detach() if is_torch(x) else x, axis, keepdims=True)
 
 
 @functools.cache
