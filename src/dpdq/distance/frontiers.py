@@ -201,8 +201,9 @@ def mauve(
     value, by ``seed_spread``. The mean over seeds is reported. At q = p it is ``expected``, not 1,
     and it falls as clusters become many for the rows. Rows are scaled to length one: laws that
     differ in length only are equal to it. Cells are coarse: it answers to missing modes sooner than
-    the Fréchet distance does, and to noise within the cells later, or not at all. Weights are refused: k-means of repeated rows is no
-    weighted k-means; histogram weighted rows yourself and take `divergence_frontier`.
+    the Fréchet distance does, and to noise within the cells later, or not at all. Weights are
+    refused: k-means of repeated rows is no weighted k-means; histogram weighted rows yourself and
+    take `divergence_frontier`.
 
     Parameters
     ----------
