@@ -168,7 +168,7 @@ class NearestNeighborRatio(RatioEstimator):
             rows = x[start : start + _BLOCK]
             moved, hashes = self._moved(rows), content_hash(rows)
             near_q, near_p = (
-                side.near(moved, hashes, _REACH * max(candidates)) for side in self._sides
+                side.near(moved, hashes, _REACH * max(candidates) + 1) for side in self._sides
             )
             for k in candidates:
                 out[k][start : start + len(rows)] = _log_ratios(near_q, near_p, k, self._dimension)
@@ -241,8 +241,9 @@ class _Near:
         last = (self.distances <= radius[:, None]).sum(axis=1) - 1
         enough = (self.within < _REACH * k).sum(axis=1)
         cut = (last > enough) | ((last == most - 1) & (not self.complete))
-        last = np.where(cut, np.minimum(enough, most - 1), last)
-        rows = np.arange(len(last))
+        rows, inner = np.arange(len(last)), np.minimum(enough, most - 1)
+        cut &= self.distances[rows, inner] > 0  # equal rows fill no volume
+        last = np.where(cut, inner, last)
         return self.within[rows, last], np.where(cut, self.distances[rows, last], radius)
 
 
@@ -343,7 +344,7 @@ def nearest_neighbor_divergence(
         _Side((rows_q - center) / scale, content_hash(rows_q), w_q),
         _Side(x, hashes, w_p),
     )
-    reach = (_REACH + _SPARE) * k
+    reach = (_REACH + _SPARE) * k + 1
     near_q, near_p = side_q.near(x, None, reach), side_p.near(x, hashes, reach)
     value = float(w_p @ _log_ratios(near_q, near_p, k, dimension) / w_p.sum())
 
