@@ -22,7 +22,7 @@ from dpdq.ratio.cross_fitting import CONSTANT, CrossFittedRatio
 
 __all__ = ["CONSTANT", "select_ratio"]
 
-_WIDE = 1_000  # columns of a sparse matrix above which trees and bumps are not tried by default
+_WIDE = 1_000  # columns of a sparse matrix above which trees and kernels are not tried by default
 
 
 def select_ratio(
@@ -51,8 +51,9 @@ def select_ratio(
         What one has, and what one wants: arrays, tensors, sparse matrices or tables, as for
         `RatioEstimator.fit`. The recipe of tables is fitted once, on all rows of both sides.
     candidates
-        Name -> unfitted estimator. Default `LogisticRatio`, `GradientBoostingRatio`, `ULSIF`; the
-        first alone on sparse matrices of more than 1,000 columns. A candidate that refuses the
+        Name -> unfitted estimator. Default `LogisticRatio`, `GradientBoostingRatio` and
+        `VariationalRatio`, which between them see lines, steps and bumps; the first alone on
+        sparse matrices of more than 1,000 columns. A candidate that refuses the
         data or breaks down is left out, with its reason in ``failures_`` and ``reason_``.
     n_folds
         Folds of the cross-fit.
@@ -141,15 +142,15 @@ def select_ratio(
 
 def _default_candidates(rows: Any, generator: np.random.Generator) -> dict[str, RatioEstimator]:
     from dpdq.ratio.boosting import GradientBoostingRatio
-    from dpdq.ratio.least_squares import ULSIF
     from dpdq.ratio.logistic import LogisticRatio
+    from dpdq.ratio.variational import VariationalRatio
 
     if is_sparse(rows) and rows.shape[1] > _WIDE:
         return {"logistic": LogisticRatio()}
     return {
         "logistic": LogisticRatio(),
         "gradient_boosting": GradientBoostingRatio(random_state=child_seed(generator)),
-        "ulsif": ULSIF(random_state=child_seed(generator)),
+        "variational": VariationalRatio(random_state=child_seed(generator)),
     }
 
 
