@@ -103,6 +103,13 @@ def test_j_statistic_sees_a_curved_log_ratio():
     assert squares.j_pvalue_ > 0.001
 
 
+def test_nothing_to_balance_is_no_evidence():
+    one = np.ones((20, 1))
+    model = CovariateBalancingPropensity(method="over").fit(one, one)
+    assert (model.j_statistic_, model.j_freedom_, model.j_pvalue_) == (0, 0, 1)
+    assert model.weights_ == pytest.approx(1)
+
+
 def test_refusals():
     q, p = shifted()
     with pytest.raises(OptionError, match="Unknown method 'best'. Choose one of 'exact', 'over'"):

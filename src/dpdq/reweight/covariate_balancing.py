@@ -137,13 +137,13 @@ class CovariateBalancingPropensity(ExtendingWeighter):
         inverse = np.linalg.pinv(moments.variance(theta), hermitian=True)
         theta, steps, fine_too = moments.two_step(theta, inverse, int(self.max_iter))
         converged = fine and fine_too
-        statistic = moments.overidentification(theta, inverse)
+        statistic, freedom = moments.overidentification(theta, inverse)
         moments = dataclasses.replace(moments, theta=theta, inverse=inverse)
         model = LinearModel(model.functions, model.center, model.scale, theta)
         coef = np.zeros(len(problem.functions))
         coef[kept], intercept = model.coefficients()
-        pvalue = float(chdtrc(len(theta), statistic))
-        note = f"J statistic {statistic:.3g} on {len(theta)} degrees of freedom, p = {pvalue:.3g}"
+        pvalue = float(chdtrc(freedom, statistic)) if freedom else 1.0
+        note = f"J statistic {statistic:.3g} on {freedom} degrees of freedom, p = {pvalue:.3g}"
         if pvalue < 0.01:
             note += ": log r is not linear in these margins; add squares or interactions"
         return Solution(
@@ -158,7 +158,7 @@ class CovariateBalancingPropensity(ExtendingWeighter):
                 "coef_": coef,
                 "intercept_": intercept,
                 "j_statistic_": statistic,
-                "j_freedom_": len(theta),
+                "j_freedom_": freedom,
                 "j_pvalue_": pvalue,
                 "_moments": moments,
                 "_model": model,
@@ -252,7 +252,7 @@ class _Moments:
         theta, _, _, converged = path.solve(0.0, np.zeros((1, len(self.z))), None, 1e-20)
         return theta[0], converged or bool(np.abs(path.gradient(theta, 0.0)[0]).max() < 1e-9)
 
-    def overidentification(self, theta: Array, inverse: Array) -> float:
+    def overidentification(self, theta: Array, inverse: Array) -> tuple[float, int]:
         """Hansen's statistic for any weighting matrix, with the variance of rows drawn a side."""
         pi, odds, is_q = self._parts(theta)
         t = len(self.z)
@@ -267,7 +267,9 @@ class _Moments:
         left = inverse @ jacobian
         rest = np.eye(2 * t) - jacobian @ np.linalg.solve(jacobian.T @ left, left.T)
         values, vectors = np.linalg.eigh(rest @ variance @ rest.T)
-        return float(np.sum((vectors[:, -t:].T @ g) ** 2 / values[-t:]))
+        free = np.arange(2 * t) >= t
+        free &= values > 1e-10 * np.trace(variance) + 1e-30
+        return float(np.sum((vectors[:, free].T @ g) ** 2 / values[free])), int(free.sum())
 
     def _bend(self, theta: Array, u: Array) -> Array:
         """Second derivatives of u'g for a fixed u."""
