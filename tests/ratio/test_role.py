@@ -1,5 +1,7 @@
 """The property list of the role "ratio estimator": every member passes the same checks."""
 
+import contextlib
+import importlib.util
 import pickle
 
 import numpy as np
@@ -14,7 +16,11 @@ from dpdq.ratio import (
     GradientBoostingRatio,
     KernelMeanMatching,
     LogisticRatio,
+    NearestNeighborRatio,
     RatioEstimator,
+    TelescopingRatio,
+    VariationalNetworkRatio,
+    VariationalRatio,
 )
 
 MEMBERS = {
@@ -25,7 +31,13 @@ MEMBERS = {
     "kliep": KLIEP(random_state=3),
     "mean_matching": KernelMeanMatching(random_state=3),
     "classifier": ClassifierRatio(random_state=3),
+    "telescoping": TelescopingRatio(random_state=3),
+    "variational": VariationalRatio(random_state=3),
+    "neighbors": NearestNeighborRatio(random_state=3),
 }
+with contextlib.suppress(ModuleNotFoundError):  # raised where the suite hides torch
+    if importlib.util.find_spec("torch"):
+        MEMBERS["network"] = VariationalNetworkRatio(random_state=3)
 # Root mean square error of log r on 3,000 + 3,000 rows of N(0, I) against N(1/2, I) in 2
 # dimensions; the sampling error of a parametric fit is about 0.05.
 RMSE = {
@@ -36,6 +48,10 @@ RMSE = {
     "kliep": 0.45,
     "mean_matching": 0.45,
     "classifier": 0.15,
+    "telescoping": 0.15,
+    "variational": 0.2,
+    "neighbors": 0.35,
+    "network": 0.2,
 }
 
 every = pytest.mark.parametrize("name", MEMBERS)

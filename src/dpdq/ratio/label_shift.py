@@ -226,6 +226,7 @@ class LabelShiftRatio(Parametrised):
         error = np.sqrt(np.maximum(covariance.diagonal(), 0.0))
         reach = float(ndtri((1 + self.level) / 2)) * error
         self.priors_p_, self.priors_p_standard_error_ = priors, error
+        centre = np.clip(centre, 0, 1)  # an end at the bound must not shrink the interval to it
         self.priors_p_interval_ = np.clip(np.column_stack([centre - reach, centre + reach]), 0, 1)
         with np.errstate(divide="ignore"):
             self.class_log_ratio_ = np.log(priors) - np.log(self.priors_q_)
