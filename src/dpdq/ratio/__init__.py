@@ -19,6 +19,11 @@ Which one:
   bounded; `KLIEP` where no structure at all should be seen unless held-out rows show it.
 - `KernelMeanMatching` where weights for means over q are all that is wanted.
 - `ClassifierRatio` around any probabilistic scikit-learn classifier of one's own.
+- `TelescopingRatio` where q and p are further apart than about ten nats.
+- `VariationalRatio` for few columns through the divergence of one's choice;
+  `VariationalNetworkRatio` for many rows and smooth interactions among many columns, in torch.
+- `NearestNeighborRatio` where no form may be assumed, in few columns.
+- `LabelShiftRatio` where only the labels' frequencies changed and p has no labels.
 - `select_ratio` tries several and keeps the one with the smallest held-out loss, or the constant
   ratio where none beats it; `CrossFittedRatio` is the same with folds given by the caller.
 """
