@@ -137,3 +137,48 @@ def test_wrong_input_is_refused():
         )
     with pytest.raises(InputTypeError, match="neither predict_proba nor decision_function"):
         classifier_test(q, q, method="split", estimator=DBSCAN())
+
+
+def test_refits_stop_early_at_the_same_level():
+    """Stopped and full runs decide alike, and under q = p most refits are saved."""
+    from sklearn.linear_model import RidgeClassifier
+
+    rng = np.random.default_rng(13)
+    n_draws, rejected, refits = 40, 0, 0
+    for seed in range(n_draws):
+        q, p = rng.integers(0, 3, (12, 2)), rng.integers(0, 3, (14, 2))
+        options = {
+            "method": "permutation",
+            "estimator": RidgeClassifier(),
+            "n_folds": 2,
+            "n_permutations": 19,
+            "random_state": seed,
+        }
+        stopped = classifier_test(q, p, **options)
+        refits += stopped.details["n_permutations"]
+        rejected += stopped.pvalue <= 0.05
+        if seed < 10:
+            full = classifier_test(q, p, early_stopping=False, **options)
+            assert (full.pvalue <= 0.05) == (stopped.pvalue <= 0.05)
+            assert full.details["n_permutations"] == 19
+            assert full.statistic == stopped.statistic
+    assert rejected <= most_rejections(n_draws, 0.05)
+    assert refits < 0.6 * 19 * n_draws
+    far = classifier_test(np.zeros(12) + 0.1 * np.arange(12), 9 + np.arange(12.0), **options)
+    assert far.pvalue == 0.05
+    assert far.details["n_permutations"] == 19
+
+
+def test_adult(shared_data):
+    """Adult: men against women told apart, random halves not at a level of one in 200."""
+    import pandas as pd
+
+    table = pd.read_parquet(shared_data / "adult.parquet")
+    numbers = table.select_dtypes("number").to_numpy(float)
+    sex = next(name for name in table.columns if name.lower() in ("sex", "gender"))
+    is_one = (table[sex] == table[sex].iloc[0]).to_numpy()
+    found = classifier_test(numbers[is_one][:800], numbers[~is_one][:800], random_state=0)
+    assert found.pvalue == 0.001
+    assert found.effect.low > 0.5
+    assert found.detectable < 0.6
+    assert classifier_test(numbers[:150], numbers[150:300], random_state=0).pvalue > 0.005

@@ -8,6 +8,7 @@ from dpdq.distance.permutation import (
     ROWS_ALONE,
     permutation_design,
     permutation_pvalue,
+    stopped_pvalue,
 )
 from dpdq.distance.random_features import feature_block_sums, frequencies
 from dpdq.errors import DataError, OptionError
@@ -238,3 +239,53 @@ def test_block_sums_do_not_depend_on_cores(monkeypatch):
         found.append(block_sums(points, design, GaussianKernel([1.0, 0.3])).sums)
     assert (found[0] == found[1]).all()
     assert isinstance(BlockSums(found[0], design.sizes, 1.0).null_deviation(), np.ndarray)
+
+
+def test_stopped_pvalue_is_valid_and_decides_as_all_permutations_do():
+    """Exchangeable statistics, ties among them: P(p <= alpha) <= alpha for every alpha.
+
+    4,000 draws: a share six standard errors above alpha has probability below 1e-8.
+    """
+    rng = np.random.default_rng(10)
+    n_draws, n_permutations, levels = 4000, 39, np.array([0.025, 0.05, 0.1, 0.2, 0.5])
+    for statistics in (
+        rng.normal(size=(n_draws, n_permutations + 1)),
+        rng.integers(0, 4, (n_draws, n_permutations + 1)).astype(float),
+    ):
+        found, drawn = np.array(
+            [stopped_pvalue(row[0], iter(row[1:]), n_permutations) for row in statistics]
+        ).T
+        room = 6 * np.sqrt(levels * (1 - levels) / n_draws)
+        assert ((found[:, None] <= levels).mean(axis=0) <= levels + room).all()
+        full = np.array([permutation_pvalue(row, tolerance=0.0) for row in statistics])
+        assert ((found <= 0.05) == (full <= 0.05)).all()
+        assert found.min() > 0
+        assert drawn.mean() < 20
+    assert stopped_pvalue(5.0, iter([1.0] * 19), 19) == (0.05, 19)
+    assert stopped_pvalue(5.0, iter([5.0 * (1 - 1e-12)]), 19) == (1.0, 1)
+
+
+def test_weighted_block_sums_equal_the_double_loop():
+    rng = np.random.default_rng(11)
+    points, weights = rng.normal(size=(1400, 2)), rng.gamma(2.0, size=1400)
+    units = {"units_q": np.arange(600) // 3, "units_p": 900 + np.arange(800) // 2}
+    for design in (design_of(600, 800), design_of(600, 800, **units), design_of(30, 1370)):
+        full = kernel_matrix(points, points, GaussianKernel(0.8)) * np.outer(weights, weights)
+        np.fill_diagonal(full, 0.0)
+        ordered = full[np.ix_(design.order, design.order)]
+        naive = np.add.reduceat(np.add.reduceat(ordered, design.starts[:-1]), design.starts[:-1], 1)
+        kernel = GaussianKernel([0.8])
+        found = block_sums(points, design, kernel, weights=weights, dtype=np.float64).sums[0]
+        assert np.allclose(found, naive, rtol=1e-10)
+        rough = feature_block_sums(
+            points, design, kernel, n_frequencies=4000, weights=weights, rng=rng
+        )
+        assert rough.sums[0].sum() == pytest.approx(naive.sum(), rel=0.05)
+
+
+def test_fewer_blocks_on_request():
+    design = permutation_design(
+        5000, 3000, n_permutations=9, max_blocks=64, rng=np.random.default_rng(0)
+    )
+    assert 50 <= len(design.sizes) <= 68
+    assert (labels_of_rows(design, 0) == (np.arange(8000) < 5000)).all()

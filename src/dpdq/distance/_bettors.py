@@ -19,6 +19,7 @@ __all__ = ["Bettors"]
 N_FREQUENCIES = 40  # random frequencies of each bandwidth
 BANDWIDTHS = (2.0, 1.0, 0.5, 0.25)  # in medians of the first rows
 PRIOR_VARIANCES = (0.1, 1.0, 10.0)  # of the log ratio at a point
+AT_ONCE = 32  # pairs of one update of the inverse
 MOST_COLUMNS = 2 * N_FREQUENCIES  # linear features; more columns are projected
 
 
@@ -41,7 +42,6 @@ class Bettors:
         n_maps = 1 + len(kernel)
         self.inverse = np.repeat(PRIOR_VARIANCES, n_maps)[:, None, None] * np.eye(2 * N_FREQUENCIES)
         self.map_of = np.tile(np.arange(n_maps), len(PRIOR_VARIANCES))
-        self.precision = np.linalg.inv(self.inverse)
         self.weights = np.zeros((len(self.inverse), 2 * N_FREQUENCIES))
         self.log_wealth = np.full(len(self.inverse), -math.log(len(self.inverse)))
 
@@ -74,8 +74,15 @@ class Bettors:
         self.log_wealth = path[:, -1]
         right = expit(score)
         curvature = right * (1.0 - right)
-        self.precision += np.swapaxes(difference * curvature[:, :, None], 1, 2) @ difference
-        self.inverse = np.linalg.inv(self.precision)
+        root = difference * np.sqrt(curvature)[:, :, None]
+        for first in range(0, root.shape[1], AT_ONCE):
+            self._sharpen(root[:, first : first + AT_ONCE])
         gradient = np.einsum("en,end->ed", 1.0 - right, difference)
         self.weights += np.einsum("edf,ef->ed", self.inverse, gradient)
         return joint
+
+    def _sharpen(self, root: np.ndarray) -> None:
+        """(A + R'R)^-1 from A^-1 for a few rows R of each bettor, by Woodbury's identity."""
+        gain = root @ self.inverse
+        inner = np.eye(root.shape[1]) + gain @ np.swapaxes(root, 1, 2)
+        self.inverse -= np.swapaxes(gain, 1, 2) @ np.linalg.solve(inner, gain)

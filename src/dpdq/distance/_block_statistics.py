@@ -12,7 +12,15 @@ from dpdq.distance.kernel_blocks import BlockSums, squared_mmd
 from dpdq.distance.permutation import PermutationDesign
 from dpdq.results import Estimate
 
-__all__ = ["block_effect", "plural", "resolution_status", "soft_maximum", "standardised_mmd"]
+__all__ = [
+    "block_effect",
+    "detectable_squared_mmd",
+    "plural",
+    "resolution_status",
+    "soft_maximum",
+    "standardised_mmd",
+    "top_eigenvalue",
+]
 
 SHARPNESS = 8.0  # of the soft maximum
 
@@ -62,14 +70,17 @@ def block_effect(
     sizes = sums.sizes.astype(np.float64)
     n = np.array([label @ sizes, (1.0 - label) @ sizes])
     one = BlockSums(sums.sums[k : k + 1], sums.sizes, sums.diagonal, sums.within)
+    values = squared_mmd(one, design.labels)[0]
     if design.by_unit:
-        values = squared_mmd(one, design.labels)[0]
         deviation = float(values.std())
     else:
-        values = squared_mmd(one, design.labels[:1])[0]
         deviation = math.sqrt(2.0) * float((1.0 / n).sum()) * float(one.null_deviation()[0])
     value = float(values[0])
-    detectable = (NormalDist().inv_cdf(0.95) + NormalDist().inv_cdf(0.8)) * deviation
+    detectable = detectable_squared_mmd(
+        float(np.quantile(values[1:], 0.95, method="higher")),
+        deviation,
+        _largest_variance(one) * float((1.0 / n).sum()),
+    )
     if design.paired:
         return Estimate(value, reason="no interval where units stand on both sides"), detectable
     moves = design.labels.min(axis=0) < design.labels.max(axis=0)
@@ -87,3 +98,53 @@ def block_effect(
     error = math.sqrt(max(variance - deviation**2, deviation**2))
     reach = normal_quantile(level) * error
     return Estimate(value, value - reach, value + reach, error, level), detectable
+
+
+def _largest_variance(sums: BlockSums) -> float:
+    """The largest variance of a row along any one direction of the kernel's space, one kernel."""
+    sizes = sums.sizes.astype(np.float64)
+    n = float(sizes.sum())
+    gram = sums.sums[0] + np.diag(sums.diagonal * sizes)
+    mean = gram.sum(axis=1) / n
+    gram -= np.multiply.outer(mean, sizes)
+    gram -= np.multiply.outer(sizes, mean - sizes * (float(sizes @ mean) / n))
+    return top_eigenvalue(gram) / n
+
+
+def top_eigenvalue(gram: np.ndarray) -> float:
+    """The largest eigenvalue of a positive semidefinite matrix, to a few per cent."""
+    vector = gram[:, int(np.argmax(np.diagonal(gram)))]
+    value = 0.0
+    for _ in range(30):
+        length = float(np.linalg.norm(vector))
+        if length == 0.0:
+            return 0.0
+        vector = gram @ (vector / length)
+        value = float(np.linalg.norm(vector))
+    return value
+
+
+def detectable_squared_mmd(quantile: float, deviation: float, variance: float) -> float:
+    """The squared MMD found with 80 % power, in whatever direction the laws differ.
+
+        x = c + z_0.8 sqrt(s^2 + 4 v x)
+
+    Parameters
+    ----------
+    quantile
+        c, the 95 % quantile of the statistic under q = p.
+    deviation
+        s, its standard deviation there.
+    variance
+        v, the largest variance of the difference of means along one direction.
+
+    Returns
+    -------
+    float
+        x.
+    """
+    z = NormalDist().inv_cdf(0.8)
+    c = max(quantile, 0.0)
+    # the larger root of (x - c)^2 = z^2 (s^2 + 4 v x)
+    half = c + 2.0 * z**2 * variance
+    return half + math.sqrt(max(half**2 - c**2 + (z * deviation) ** 2, 0.0))

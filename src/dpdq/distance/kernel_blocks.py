@@ -73,9 +73,12 @@ class _Segment:
     blocks: slice
     size: int  # rows of each of its blocks; 0 where they differ
     indicator: np.ndarray | None
+    weights: np.ndarray | None
 
     def fold(self, tile: np.ndarray) -> np.ndarray:
-        """Sum the tile's rows by block."""
+        """Sum the tile's rows, weighted, by block."""
+        if self.weights is not None:
+            tile = tile * self.weights
         if self.indicator is not None:
             return self.indicator @ tile
         if self.size == 1:
@@ -94,20 +97,19 @@ def _segments(
             for row in range(first, int(starts[block + 1]), TILE):
                 rows = slice(row, min(row + TILE, int(starts[block + 1])))
                 size = rows.stop - rows.start
-                one = None if weights is None else weights[None, rows].astype(dtype)
-                segments.append(_Segment(rows, slice(block, block + 1), size, one))
+                own = None if weights is None else weights[rows, None].astype(dtype)
+                segments.append(_Segment(rows, slice(block, block + 1), size, None, own))
             block += 1
             continue
         stop = max(block + 1, int(np.searchsorted(starts, first + TILE, side="right")) - 1)
         rows = slice(first, int(starts[stop]))
-        if weights is None and (sizes[block:stop] == sizes[block]).all():
-            segments.append(_Segment(rows, slice(block, stop), int(sizes[block]), None))
+        own = None if weights is None else weights[rows, None].astype(dtype)
+        if (sizes[block:stop] == sizes[block]).all():
+            segments.append(_Segment(rows, slice(block, stop), int(sizes[block]), None, own))
         else:
             owner = np.repeat(np.arange(stop - block), sizes[block:stop])
             indicator = (owner == np.arange(stop - block)[:, None]).astype(dtype)
-            if weights is not None:
-                indicator *= weights[rows].astype(dtype)
-            segments.append(_Segment(rows, slice(block, stop), 0, indicator))
+            segments.append(_Segment(rows, slice(block, stop), 0, indicator, own))
         block = stop
     return segments
 

@@ -133,7 +133,8 @@ def mmd_test(
     TestResult
         ``statistic`` is T (the squared MMD for ``"single"``); ``effect`` the squared MMD at the
         bandwidth nearest to the median heuristic, with a normal interval; ``detectable`` the
-        squared MMD there that the single kernel would find with 80 % power at level 5 %;
+        squared MMD there that the single kernel finds with 80 % power or more at level 5 %, in
+        whatever direction the laws differ;
         ``details`` holds ``bandwidths``, ``deviations`` (z_h), ``n_permutations``, ``unit``,
         ``n_blocks`` and ``smallest_pvalue``.
 

@@ -30,11 +30,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from statistics import NormalDist
 
 import numpy as np
 
-from dpdq.distance._block_statistics import plural, soft_maximum
+from dpdq.distance._block_statistics import (
+    detectable_squared_mmd,
+    plural,
+    soft_maximum,
+    top_eigenvalue,
+)
 from dpdq.distance._common import normal_quantile
 from dpdq.distance.kernel_blocks import FLOAT64_ROWS, block_sums
 from dpdq.distance.permutation import PermutationDesign, permutation_pvalue
@@ -177,7 +181,7 @@ def weighted_mmd_test(
         n_q=n[0],
         n_p=n[1],
         effect=effect,
-        detectable=parts[nearest].detectable(),
+        detectable=parts[nearest].detectable,
         status=(
             "the null is that q and p are equal after these weights; if the weights were fitted to "
             "these rows, read the effect as balance and not the p-value"
@@ -257,6 +261,11 @@ class _Part:
         self.deviation = math.sqrt(2.0 * float(np.vdot(apart, apart)))
         drawn = np.einsum("ba,ba->b", signs @ apart, signs)
         scale = self.deviation if self.deviation > 1e-14 else math.inf
+        self.detectable = detectable_squared_mmd(
+            float(np.quantile(drawn, 0.95, method="higher")),
+            self.deviation,
+            top_eigenvalue(centred),
+        )
         self.standardised = np.concatenate([[self.value], drawn]) / scale
         # the first-order part: how each block moves ||mu_q - mu_p||^2
         signed = np.where(on_q, 1.0, -1.0)
@@ -268,6 +277,3 @@ class _Part:
         error = math.sqrt(max(self.first_order - self.deviation**2, self.deviation**2))
         reach = normal_quantile(level) * error
         return Estimate(self.value, self.value - reach, self.value + reach, error, level)
-
-    def detectable(self) -> float:
-        return (NormalDist().inv_cdf(0.95) + NormalDist().inv_cdf(0.8)) * self.deviation
