@@ -28,6 +28,7 @@ __all__ = [
     "kept_rows",
     "like",
     "log_mean_exp",
+    "mute_dropped",
     "pick_rows",
     "plain",
     "reduce_rows",
@@ -166,6 +167,17 @@ def pick_rows(array: Array, rows: np.ndarray) -> Array:
     if is_torch(array):
         return array[sys.modules["torch"].as_tensor(rows, device=array.device)]
     return array[rows]
+
+
+def mute_dropped(array: Array, weights: Any, xp: Module) -> Array:
+    """Put 0 into rows that weights drop, so that their numbers reach no value and no gradient."""
+    if weights is None:
+        return array
+    kept = as_shares(weights, array.shape[0]) > 0
+    if kept.all():
+        return array
+    mask = xp.as_tensor(kept, device=array.device) if is_torch(array) else kept
+    return xp.where(mask[:, None], array, xp.zeros_like(array))
 
 
 def log_mean_exp(x: Array, shares: Array, xp: Module, axis: int = -1) -> Array:

@@ -36,6 +36,7 @@ from dpdq.reweight._losses import (
     check_scale,
     like,
     log_mean_exp,
+    mute_dropped,
     plain,
     reduce_rows,
 )
@@ -120,7 +121,8 @@ def label_dro_loss(
     >>> x, y = torch.randn(8, 2), torch.arange(8) % 3
     >>> label_dro_loss(model(x), y, temperature=2.0).backward()
     """
-    gaps, xp = _gaps(logits, labels, margin)
+    array, xp = as_rows(logits, "logits", 2)
+    gaps = _gaps(mute_dropped(array, weights, xp), labels, margin, xp)
     if isinstance(temperature, (int, float, np.integer, np.floating)):
         scale = check_scale("temperature", float(temperature), zero=True, infinite=True)
         if scale == 0:
@@ -198,9 +200,8 @@ def adaptive_label_temperatures(
     >>> adaptive_label_temperatures([[0.0, 0.0], [9.0, 0.0]], [0, 0], [1.0, 1.0]).round(2)
     array([1. , 0.5])
     """
-    gaps, xp = _gaps(logits, labels, margin)
-    if is_torch(gaps):
-        gaps = gaps.detach()
+    array, xp = as_rows(logits, "logits", 2)
+    gaps = _gaps(array.detach() if is_torch(array) else array, labels, margin, xp)
     start = check_scale("start", start)
     k = gaps.shape[1]
     least = math.log(k) / start
@@ -282,7 +283,8 @@ def logit_adjusted_loss(
     """
     array, xp = as_rows(logits, "logits", 2)
     prior = _log_prior(class_counts, log_prior, array.shape[1])
-    gaps, _ = _gaps(array + like(_strength(tau) * prior, array), labels, 0.0)
+    array = mute_dropped(array, weights, xp)
+    gaps = _gaps(array + like(_strength(tau) * prior, array), labels, 0.0, xp)
     k = gaps.shape[1]
     return reduce_rows(log_mean_exp(gaps, 1.0 / k, xp) + math.log(k), weights, reduction)
 
@@ -336,9 +338,8 @@ def adjust_logits(
     return array - like(_strength(tau) * prior, array)
 
 
-def _gaps(logits: Any, labels: Any, margin: float) -> tuple[Array, Module]:
+def _gaps(array: Array, labels: Any, margin: float, xp: Module) -> Array:
     """``z_k - z_y + margin [k != y]``, shape (n, k)."""
-    array, xp = as_rows(logits, "logits", 2)
     n, k = array.shape
     margin = check_scale("margin", margin, zero=True)
     codes = as_codes(labels, n, k, "labels", array)
@@ -350,7 +351,7 @@ def _gaps(logits: Any, labels: Any, margin: float) -> tuple[Array, Module]:
         places = np.arange(k)
     if margin:
         gaps = gaps + xp.where(places == codes[:, None], 0.0, margin)
-    return gaps, xp
+    return gaps
 
 
 def _scales(temperatures: Any, gaps: Array, xp: Module) -> Array:

@@ -297,7 +297,8 @@ def loss_based_weights(
     Made to lose less time on rows that are learnt already. The range of the batch sets the scale:
     one outlier moves the middle up, and then nearly all rows count as below it. A batch of one row
     has no range, so that gradient accumulation needs the losses of the whole step. The authors
-    train the first 1000 steps with uniform weights, while losses say little.
+    train the first 1000 steps with uniform weights, while losses say little. With wrong labels it
+    is faster early and worse late: what is left to learn then are the wrong ones.
 
     Parameters
     ----------
