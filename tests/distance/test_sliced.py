@@ -400,3 +400,18 @@ def test_few_rows_and_constants():
     assert "no p-value below 0.17 is possible" in few.status
     huge = sliced_wasserstein([[0.0, 1e300]], [[0.0, -1e300]], n_projections=4, random_state=0)
     assert math.isfinite(huge.estimate)
+
+
+def test_float32_and_float64_permutations_agree(monkeypatch):
+    from dpdq.distance import sliced_tests
+
+    rng = np.random.default_rng(16)
+    for sizes in ((40, 40), (40, 25)):
+        q, p = two(rng, *sizes, 4)
+        p -= 0.2
+        long = sliced_wasserstein_test(q, p, n_projections=10, random_state=0)
+        monkeypatch.setattr(sliced_tests, "_FLOAT64_ROWS", 0)
+        short = sliced_wasserstein_test(q, p, n_projections=10, random_state=0)
+        monkeypatch.undo()
+        assert short.pvalue == long.pvalue
+        assert short.statistic == pytest.approx(long.statistic, rel=1e-5)

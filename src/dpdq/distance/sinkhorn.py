@@ -39,6 +39,7 @@ __all__ = ["SinkhornDivergence", "sinkhorn_divergence"]
 AUTO_EPSILON = 0.05  # times the median cost
 _FACTOR = 4.0  # by which epsilon falls from stage to stage
 _STAGE_ITERATIONS = 60
+_TAU = 1e12
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -86,10 +87,13 @@ def sinkhorn_divergence(
 
         S_eps(q, p) = OT_eps(q, p) - OT_eps(q, q) / 2 - OT_eps(p, p) / 2
 
-    Numbers made with different epsilon cannot be compared, so fix it where you compare. Euclidean:
-    put columns on comparable scales first. The smaller epsilon, the more iterations: below about a
-    hundredth of the median cost Sinkhorn's algorithm often does not end in time, and the status
-    says so. Needs POT (``pip install "dpdq[ot]"``).
+    In many dimensions the plug-in at a small epsilon is mostly upward bias (26 for a true 0.25 at
+    1,000 rows of 32 columns, with ``"auto"``; 4 at epsilon 10): hold it against the value between
+    two halves of one side at the same epsilon, and raise epsilon until that is small. Numbers made
+    with different epsilon cannot be compared, so fix it where you compare. Euclidean: put columns
+    on comparable scales first. The smaller epsilon, the more iterations: below about a hundredth
+    of the median cost Sinkhorn's algorithm often does not end in time, and the status says so.
+    Needs POT (``pip install "dpdq[ot]"``).
 
     Parameters
     ----------
@@ -138,8 +142,8 @@ def sinkhorn_divergence(
 
     Epsilon falls from the largest cost to its value in steps of 4, each started from the last
     one's potentials; POT's stabilised solver does each step, and its log-domain solver takes over
-    where that one overflows. The value is the dual one, whose error is of second order in the
-    misplaced mass.
+    where that one overflows. The self terms need one potential each and are solved here. Values
+    are dual ones, whose error is of second order in the misplaced mass.
 
     References
     ----------
@@ -186,18 +190,17 @@ def sinkhorn_divergence(
             unit = 1.0
         eps = AUTO_EPSILON * unit if isinstance(epsilon, str) else float(epsilon)
 
-        def solve(matrix: np.ndarray, one: np.ndarray, two: np.ndarray) -> _Solution:
-            matrix /= unit
-            return _solve(ot, matrix, one, two, eps / unit, max_iterations, tolerance)
-
-        solutions = [solve(cost, a, b)]
+        cost /= unit
+        solutions = [_solve(ot, cost, a, b, eps / unit, max_iterations, tolerance)]
+        del cost
         value, slope_q, slope_p = solutions[0].value, solutions[0].f, solutions[0].g
         if debiased:
             for points, share in ((x, a), (y, b)):
-                solutions.append(solve(_cost(points, points, order), share, share))
+                own = _cost(points, points, order)
+                own /= unit
+                solutions.append(_solve_own(own, share, eps / unit, max_iterations, tolerance))
             value -= 0.5 * (solutions[1].value + solutions[2].value)
-            slope_q = slope_q - 0.5 * (solutions[1].f + solutions[1].g)
-            slope_p = slope_p - 0.5 * (solutions[2].f + solutions[2].g)
+            slope_q, slope_p = slope_q - solutions[1].f, slope_p - solutions[2].f
     error = unit * math.sqrt(_variance(slope_q, a) + _variance(slope_p, b))
     wrong = max(one.marginal_error for one in solutions)
     converged = wrong <= tolerance
@@ -285,11 +288,13 @@ def _solve(
             "log": True,
             "warn": False,
         }
+        # POT absorbs scalings above tau and starts again from 1 / n; at its default of 1,000 it
+        # would do so at every step from about 1,000 rows on and never move
         with np.errstate(all="ignore"), warnings.catch_warnings():
             # "Numerical errors at iteration k": seen below, in the potentials
             warnings.simplefilter("ignore", UserWarning)
             _, log = ot.bregman.sinkhorn_stabilized(
-                a, b, cost, stage, warmstart=(alpha, beta), **options
+                a, b, cost, stage, warmstart=(alpha, beta), tau=_TAU, **options
             )
         new = np.asarray(log["alpha"]), np.asarray(log["beta"])
         if not (np.isfinite(new[0]).all() and np.isfinite(new[1]).all()):
@@ -306,6 +311,29 @@ def _solve(
     f, g = alpha - eps * np.log(a), beta - eps * np.log(b)
     value = float(a @ f + b @ g) - eps * (float(rows.sum()) - 1.0)
     return _Solution(value, f, g, wrong if math.isfinite(wrong) else 1.0)
+
+
+def _solve_own(
+    cost: np.ndarray, a: np.ndarray, eps: float, max_iterations: int, tolerance: float
+) -> _Solution:
+    """The transport of a side to itself: one potential, u <- sqrt(u a / (K u)).
+
+    The diagonal of K is one, so that nothing under- or overflows at any epsilon, and the geometric
+    mean of the old and the new scaling ends in tens of steps where alternating takes thousands.
+    """
+    cost /= -eps
+    kernel = np.exp(cost, out=cost)
+    u = np.sqrt(a)
+    wrong = 1.0
+    for _ in range(max_iterations):
+        image = kernel @ u
+        wrong = float(np.abs(u * image - a).sum())
+        if wrong <= 0.5 * tolerance:
+            break
+        u = np.sqrt(u * a / image)
+    f = eps * (np.log(u) - np.log(a))
+    total = float(u @ (kernel @ u))
+    return _Solution(2.0 * float(a @ f) - eps * (total - 1.0), f, f, wrong)
 
 
 def _variance(slope: np.ndarray, share: np.ndarray) -> float:

@@ -5,9 +5,10 @@ directions. If the set does not depend on which row is q, neither does the stati
 q = p change when labels are permuted, and the p-value (1 + #{T_b >= T}) / (B + 1) is valid at every
 n. Uniform directions are such a set. Learnt ones are not: they fit the labels that were observed.
 They are therefore learnt on one half of each side, and the other half, which they have never seen,
-is permuted. Power is lost with the half and won with the directions. At equal rows learnt directions
-win clearly where few directions carry the change (`bench/transport.py`), but with a hundred rows a
-side the lost half costs more than they bring, and uniform directions over all rows stay the default.
+is permuted. Power is lost with the half and won with the directions. At equal rows learnt
+directions win where few directions carry the change (`bench/transport.py`), but with a hundred rows
+a side the lost half costs more than they bring, and uniform directions over all rows stay the
+default.
 
     uniform    all rows, all directions. For a change that is spread over many columns.
     max        the one direction that differs most on the first half. For a change along one line;
@@ -20,6 +21,7 @@ side the lost half costs more than they bring, and uniform directions over all r
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -42,6 +44,7 @@ __all__ = ["sliced_wasserstein_test"]
 SEARCHES = ("uniform", "max", "vmf", "adaptive")
 _LEAST_ROWS = {"uniform": 2, "max": 8, "vmf": 8, "adaptive": 8}
 _BLOCK = 1_000_000  # values in memory at once
+_FLOAT64_ROWS = 1024  # pooled rows up to which permuted values are float64
 
 
 def sliced_wasserstein_test(
@@ -101,6 +104,9 @@ def sliced_wasserstein_test(
     Cost: O(B L N + L N log N) time, O(N d + 1e6) memory; learning a few hundred L N log N more.
     Held by: tests/distance/test_sliced.py::test_level
 
+    Above 1,024 rows permuted values are sorted as float32 and summed as float64; statistics within
+    1e-6 of each other count as ties, against the alternative.
+
     References
     ----------
     .. [M322] Shedding a PAC-Bayesian Light on Adaptive Sliced-Wasserstein Distances. Ohana, 2023,
@@ -134,16 +140,16 @@ def sliced_wasserstein_test(
     rng = as_generator(random_state)
     with one_thread_each():
         law, part = _look_where(slices, projections, kappa, n_projections, rng)
-        directions = (
-            uniform_directions(n_projections, slices.d, rng)
-            if law is None and slices.d > 1
-            else np.ones((1, 1))
-            if law is None
-            else law.draw(n_projections, rng)
-        )
+        if law is not None:
+            directions = law.draw(n_projections, rng)
+        elif slices.d > 1:
+            directions = uniform_directions(n_projections, slices.d, rng)
+        else:
+            directions = np.ones((1, 1))
         statistics = _permuted_costs(part, directions, n_permutations, rng)
         effect = _effect(part, directions, scale, rng)
-    pvalue = permutation_pvalue(statistics)
+    few = part.n + part.m <= _FLOAT64_ROWS
+    pvalue = permutation_pvalue(statistics, tolerance=1e-9 if few else 1e-6)
     return TestResult(
         statistic=scale * float(statistics[0]) ** (1 / order),
         pvalue=pvalue,
@@ -191,32 +197,33 @@ def _permuted_costs(
     slices: Slices, directions: np.ndarray, n_permutations: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Mean cost over directions for the observed labels and B random ones, shape (B + 1,)."""
+    n = slices.n + slices.m
+    dtype = np.float64 if n <= _FLOAT64_ROWS else np.float32
     pooled = np.concatenate([slices.q, slices.p])
-    n = len(pooled)
     labels = np.zeros((n_permutations + 1, n), dtype=bool)
     labels[:, : slices.n] = True
     labels[1:] = rng.permuted(labels[1:], axis=1)
     size = max(1, _BLOCK // n)
-    blocks = [labels[a : a + size] for a in range(0, len(labels), size)]
+    total = []
+    for start in range(0, len(labels), size):
+        block = labels[start : start + size]
+        called_q = np.nonzero(block)[1].reshape(len(block), slices.n)
+        called_p = np.nonzero(~block)[1].reshape(len(block), slices.m)
 
-    def work(direction: np.ndarray) -> np.ndarray:
-        values = pooled @ direction
-        order = values.argsort(kind="stable")
-        values = values[order]
-        found = []
-        for block in blocks:
-            called_q = block[:, order]
-            all_values = np.broadcast_to(values, called_q.shape)
-            x = all_values[called_q].reshape(len(block), slices.n)
-            y = all_values[~called_q].reshape(len(block), slices.m)
-            found.append(slices.costs_of_sorted(x, y))
-        return np.concatenate(found)
+        def work(direction: np.ndarray, q: np.ndarray, p: np.ndarray) -> np.ndarray:
+            values = (pooled @ direction).astype(dtype)
+            x, y = values[q], values[p]
+            x.sort(axis=1)
+            y.sort(axis=1)
+            return slices.costs_of_sorted(x, y)
 
-    total = np.zeros(len(labels))
-    operations = 20.0 * len(directions) * labels.size
-    for costs in map_tiles(work, list(directions), operations=operations):
-        total += costs
-    return total / len(directions)
+        costs = map_tiles(
+            partial(work, q=called_q, p=called_p),
+            list(directions),
+            operations=20.0 * len(directions) * block.size,
+        )
+        total.append(sum(costs, np.zeros(len(block))))
+    return np.concatenate(total) / len(directions)
 
 
 def _effect(
