@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from dpdq.errors import DataError, NotFittedError, OptionError
 from dpdq.ratio import LabelShiftRatio
-from dpdq.ratio.label_shift import _calibration, _Moments
+from dpdq.ratio._class_priors import Moments, fit_calibration
 
 CENTERS = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 1.5]])
 PRIORS_Q = np.array([0.4, 0.3, 0.3])
@@ -103,7 +103,7 @@ def test_least_squares_stays_among_probabilities():
     rng = np.random.default_rng(0)
     s_q, labels = draw(300, PRIORS_Q, rng)
     s_p = np.tile([0.02, 0.9, 0.08], (300, 1))
-    moments = _Moments(s_q, labels, np.full(300, 1 / 300), s_p, np.full(300, 1 / 300))
+    moments = Moments(s_q, labels, np.full(300, 1 / 300), s_p, np.full(300, 1 / 300))
     priors, centre, _ = moments.solve(PRIORS_Q, 0.0)
     assert centre.min() < -0.01
     grid = np.array([(a, b, 200 - a - b) for a in range(201) for b in range(201 - a)]) / 200
@@ -140,10 +140,10 @@ def test_calibration_influence_is_its_derivative():
     """The influence of a row against refits with a little more of its weight."""
     s_q, labels, _ = sample(200, 10, sharpness=2.0)
     share = np.full(200, 1 / 200)
-    temperature, offsets, influence = _calibration(s_q, labels, share)
+    temperature, offsets, influence = fit_calibration(s_q, labels, share)
     for i in (0, 7, 100):
         more = share + 1e-5 * ((np.arange(200) == i) / 200)
-        other, moved, _ = _calibration(s_q, labels, more)
+        other, moved, _ = fit_calibration(s_q, labels, more)
         change = np.r_[1 / other - 1 / temperature, moved - offsets] / 1e-5
         np.testing.assert_allclose(change, influence[i], rtol=0.02, atol=1e-5)
 
