@@ -100,9 +100,9 @@ def primal(f, losses, shares, radius=None, penalty=None) -> float:
 def test_dual_equals_primal(f, options):
     rng = np.random.default_rng(3)
     ((kind, sizes),) = options.items()
-    for n, size in zip((3, 7, 12), sizes, strict=True):
+    for n, size in zip((3, 6, 10), sizes, strict=True):
         losses = rng.exponential(size=n)
-        weights = None if n == 7 else rng.uniform(0.5, 2.0, n)
+        weights = None if n == 6 else rng.uniform(0.5, 2.0, n)
         shares = np.full(n, 1 / n) if weights is None else weights / weights.sum()
         value = dro_loss(losses, divergence=f, weights=weights, **{kind: size})
         assert value == pytest.approx(primal(f, losses, shares, **{kind: size}), abs=1e-6)
@@ -235,9 +235,9 @@ def test_invariances_and_weights(f):
 def test_value_grows_with_the_radius_and_falls_with_the_penalty():
     losses = np.random.default_rng(2).normal(size=100)
     for f in ALL:
-        radii = [dro_loss(losses, divergence=f, radius=r) for r in np.geomspace(1e-6, 20, 25)]
+        radii = [dro_loss(losses, divergence=f, radius=r) for r in np.geomspace(1e-6, 20, 9)]
         assert (np.diff(radii) >= -1e-12).all()
-        prices = [dro_loss(losses, divergence=f, penalty=r) for r in np.geomspace(1e-6, 1e6, 25)]
+        prices = [dro_loss(losses, divergence=f, penalty=r) for r in np.geomspace(1e-6, 1e6, 9)]
         assert (np.diff(prices) <= 1e-12).all()
         # A radius and its multiplier meet: E_q[w l] at the penalty whose D_f is the radius.
         w = dro_weights(losses, divergence=f, penalty=0.9)
@@ -350,7 +350,7 @@ def test_chi2_dro_lowers_the_worst_class_loss_of_digits():
         torch.nn.init.zeros_(model.weight)
         torch.nn.init.zeros_(model.bias)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-        for _ in range(40):
+        for _ in range(25):
             losses = torch.nn.functional.cross_entropy(model(x), y, reduction="none")
             robust = dro_loss(losses, divergence="pearson_chi2", radius=2.0)
             loss = losses.mean() if name == "mean" else robust

@@ -28,6 +28,7 @@ __all__ = [
     "kept_rows",
     "like",
     "log_mean_exp",
+    "log_sum_exp",
     "mute_dropped",
     "pick_rows",
     "plain",
@@ -193,6 +194,12 @@ def log_mean_exp(x: Array, shares: Array, xp: Module, axis: int = -1) -> Array:
     total = (shares * xp.exp(moved)).sum(axis)
     far = xp.log(xp.where(near, xp.ones_like(total), total))
     return xp.where(near, exact, far) + top.squeeze(axis)
+
+
+def log_sum_exp(x: Array, xp: Module) -> Array:
+    """``log(sum(e^x))`` along the last axis."""
+    top = _largest(x, xp, -1)
+    return xp.log(xp.exp(x - top).sum(-1)) + top[:, 0]
 
 
 def _largest(x: Array, xp: Module, axis: int) -> Array:

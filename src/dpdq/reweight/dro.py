@@ -165,7 +165,7 @@ def dro_weights(
 
     Notes
     -----
-    Cost: as `dro_loss`.
+    Cost: O(n) time a step of the dual, as `dro_loss`; O(n) memory.
     Held by: tests/reweight/test_dro.py::test_chi2_weights_in_closed_form
 
     References

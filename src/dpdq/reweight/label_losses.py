@@ -36,6 +36,7 @@ from dpdq.reweight._losses import (
     check_scale,
     like,
     log_mean_exp,
+    log_sum_exp,
     mute_dropped,
     plain,
     reduce_rows,
@@ -285,8 +286,7 @@ def logit_adjusted_loss(
     prior = _log_prior(class_counts, log_prior, array.shape[1])
     array = mute_dropped(array, weights, xp)
     gaps = _gaps(array + like(_strength(tau) * prior, array), labels, 0.0, xp)
-    k = gaps.shape[1]
-    return reduce_rows(log_mean_exp(gaps, 1.0 / k, xp) + math.log(k), weights, reduction)
+    return reduce_rows(log_sum_exp(gaps, xp), weights, reduction)
 
 
 def adjust_logits(
