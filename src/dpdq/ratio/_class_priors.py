@@ -60,8 +60,8 @@ class Moments:
         alike = classes[np.abs(direction) > 0.4 * np.abs(direction).max()]
         raise DataError(
             f"the classifier does not tell classes {class_names(alike)} apart (smallest singular "
-            f"value {values[-1]:.2g} of the confusion matrix); merge them, give more labelled rows or a "
-            "better classifier, or use method='rlls'"
+            f"value {values[-1]:.2g} of the confusion matrix); merge them, give more labelled rows "
+            "or a better classifier, or use method='rlls'"
         )
 
     def solve(self, priors_q: Array, penalty: float) -> tuple[Array, Array, Array]:
