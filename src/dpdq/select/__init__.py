@@ -23,6 +23,8 @@ __getattr__, __dir__, __all__ = attach(
         "gumbel_top_k": "mechanisms",
         "quota": "mechanisms",
         "threshold": "mechanisms",
+        "NGramRatio": "ngrams",
+        "DSIR": "ngrams",
         "conditional_utility": "nuisance",
         "ConditionalUtility": "nuisance",
     },

@@ -5,6 +5,8 @@ from dpdq.select.mechanisms import gumbel_top_k as gumbel_top_k
 from dpdq.select.mechanisms import quota as quota
 from dpdq.select.mechanisms import threshold as threshold
 from dpdq.select.mechanisms import top_k as top_k
+from dpdq.select.ngrams import DSIR as DSIR
+from dpdq.select.ngrams import NGramRatio as NGramRatio
 from dpdq.select.nuisance import ConditionalUtility as ConditionalUtility
 from dpdq.select.nuisance import conditional_utility as conditional_utility
 
