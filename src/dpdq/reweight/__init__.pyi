@@ -28,3 +28,11 @@ from dpdq.reweight.raking import PostStratification as PostStratification
 from dpdq.reweight.raking import Raking as Raking
 
 __all__: list[str]
+from dpdq.reweight.advice import ShiftCost as ShiftCost
+from dpdq.reweight.advice import WeightingAdvice as WeightingAdvice
+from dpdq.reweight.advice import shift_cost as shift_cost
+from dpdq.reweight.advice import weighting_advice as weighting_advice
+from dpdq.reweight.pipeline import Reweighted as Reweighted
+from dpdq.reweight.saved import SavedWeighter as SavedWeighter
+from dpdq.reweight.saved import load as load
+from dpdq.reweight.saved import save as save
