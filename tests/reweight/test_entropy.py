@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.optimize import minimize
 
-from dpdq.errors import OptionError, OverlapError
-from dpdq.reweight import ConvergenceError, EntropyBalancing
+from dpdq.errors import ConvergenceError, OptionError, OverlapError
+from dpdq.reweight import EntropyBalancing
 
 
 def shifted(n=100, m=80, d=3, shift=0.3, seed=0):

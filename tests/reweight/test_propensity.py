@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dpdq.errors import OptionError
-from dpdq.reweight import ConvergenceError, InversePropensityWeighting
+from dpdq.errors import ConvergenceError, OptionError
+from dpdq.reweight import InversePropensityWeighting
 from dpdq.reweight._logistic_path import LogisticPath
 
 

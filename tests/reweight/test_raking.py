@@ -5,9 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dpdq.errors import DataError, OptionError, OverlapError
+from dpdq.errors import ConvergenceError, DataError, OptionError, OverlapError
 from dpdq.reweight import (
-    ConvergenceError,
     EntropyBalancing,
     InversePropensityWeighting,
     PostStratification,

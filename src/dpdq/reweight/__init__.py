@@ -46,7 +46,6 @@ __getattr__, __dir__, __all__ = attach(
         "PostStratification": "raking",
         "BalanceReport": "diagnostics",
         "Coefficients": "estimates",
-        "ConvergenceError": "_common",
         "Reweighted": "pipeline",
         "save": "saved",
         "load": "saved",

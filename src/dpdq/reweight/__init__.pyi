@@ -1,6 +1,5 @@
 from dpdq.reweight._base import ExtendingWeighter as ExtendingWeighter
 from dpdq.reweight._base import Weighter as Weighter
-from dpdq.reweight._common import ConvergenceError as ConvergenceError
 from dpdq.reweight.covariate_balancing import (
     CovariateBalancingPropensity as CovariateBalancingPropensity,
 )

@@ -10,6 +10,7 @@ the same for all and stands here.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -17,12 +18,12 @@ import numpy as np
 
 from dpdq._threads import one_thread_each
 from dpdq.data.sources import open_source
-from dpdq.errors import DataError, DpdqError, NotFittedError, OptionError
+from dpdq.errors import ConvergenceError, DataError, DpdqError, NotFittedError, OptionError
 from dpdq.ratio._base import Parametrised
 from dpdq.ratio._common import as_weights
 from dpdq.results import Estimate
 from dpdq.reweight._columns import Rows
-from dpdq.reweight._common import Array, ConvergenceError, Solution, check_choice
+from dpdq.reweight._common import Array, Solution, check_choice
 from dpdq.reweight._problem import Problem, make_problem
 from dpdq.reweight.diagnostics import BalanceReport, LeftOut, balance_report
 from dpdq.reweight.estimates import (
@@ -53,11 +54,15 @@ class Weighter(Parametrised, abc.ABC):
         Iterations taken.
     target_
         What the weighted rows stand for: ``"p"`` or ``"overlap"``.
+    weights_p_
+        Weights of the rows of p in their order, as ``weights_``, for methods that weight both
+        sides; None for the others.
     margins_
         Names of the functions that took part.
     """
 
     weights_: Array
+    weights_p_: Array | None
     converged_: bool
     n_iter_: int
     margins_: tuple[str, ...]
@@ -148,13 +153,11 @@ class Weighter(Parametrised, abc.ABC):
         if not solution.converged and self.not_converged == "raise":
             raise ConvergenceError(f"{type(self).__name__}: {solution.failure}")
         calibrated = _calibrated(solution.log_weights, problem.weights_q)
-        with np.errstate(divide="ignore"):
-            total = calibrated[0] + np.log(problem.weights_q)
-        if kept_q is None:
-            full = total
-        else:
-            full = np.full(len(kept_q), -np.inf)
-            full[kept_q] = total
+        full = _in_place(calibrated[0] + np.log(problem.weights_q), kept_q)
+        self.weights_p_ = None
+        if solution.log_weights_p is not None and problem.weights_p is not None:
+            total_p = solution.log_weights_p + np.log(problem.weights_p)
+            self.weights_p_ = np.array(Weights(_in_place(total_p, kept_p)).values)
         self._problem, self._solution = problem, solution
         self._log_weights, self._shift = calibrated
         self._kept = np.ones(len(full), dtype=bool) if kept_q is None else kept_q
@@ -192,6 +195,7 @@ class Weighter(Parametrised, abc.ABC):
                 "" if self.converged_ else f"Not converged: {self._solution.failure}",
                 self._solution.note,
             ),
+            reference=_mean_of_p(problem, self._solution),
         )
 
     def estimate(
@@ -235,16 +239,17 @@ class Weighter(Parametrised, abc.ABC):
         values = outcome(y, len(self.weights_), self.weights_ > 0)[self._kept]
         weights = self.weights_[self._kept]
         reason = "" if self._weights.ok else self._weights.status
+        over = "" if self.target_ == "p" else f" over the {self.target_} of q and p, not over p"
         if estimand == "mean":
             mean = float(weights @ values / weights.sum())
             scores = np.where(weights > 0, values - mean, 0.0)[:, None]
             influence = self._influence(problem, weights, scores)
-            return mean_estimate(weights, influence, mean, level, reason)
+            return mean_estimate(weights, influence, mean, level, reason, over)
         matrix, names = regressors(x, len(self.weights_))
         coef, scores = regression_scores(values, matrix[self._kept], weights)
         scores = np.where(weights[:, None] > 0, scores, 0.0)
         influence = self._influence(problem, weights, scores)
-        return regression_estimate(coef, names, weights, influence, level, reason)
+        return regression_estimate(coef, names, weights, influence, level, reason, over)
 
     def sensitivity(self, y: Any = None) -> tuple[LeftOut, ...]:
         """Fit again without each covariate in turn.
@@ -278,14 +283,17 @@ class Weighter(Parametrised, abc.ABC):
         own = [j for j, margin in enumerate(problem.margins) if column in margin.columns]
         rest = problem.without(column)
         try:
-            log_weights = (
-                self._solve(rest).log_weights if len(rest.functions) else np.zeros(len(rest.q))
-            )
+            none = Solution(np.zeros(len(rest.q)))
+            solution = self._solve(rest) if len(rest.functions) else none
         except DpdqError as error:
             return LeftOut(column, None, None, None, None, f"no weights without it: {error}")
-        with np.errstate(divide="ignore"):
-            total = log_weights + np.log(problem.weights_q)
-        off = problem.select(own).imbalance(log_weights) if own else np.zeros(1)
+        log_weights = solution.log_weights
+        total = log_weights + np.log(problem.weights_q)
+        left = problem.select(own)
+        reference = _mean_of_p(left, solution)
+        if reference is not None:
+            left = dataclasses.replace(left, target=reference)
+        off = left.imbalance(log_weights) if own else np.zeros(1)
         worst = float(np.max(np.abs(off)))
         weights = Weights(total)
         estimate = change = None
@@ -310,8 +318,11 @@ class Weighter(Parametrised, abc.ABC):
         """Log weights relative to the design weights; must not change this object."""
 
     @abc.abstractmethod
-    def _influence(self, problem: Problem, weights: Array, scores: Array) -> Influence:
-        """Contributions of rows to estimates with these scores under the fitted weights."""
+    def _influence(self, problem: Problem, weights: Array, scores: Array) -> Influence | str:
+        """Contributions of rows to estimates with these scores under the fitted weights.
+
+        A text in their place says why there is no honest standard error.
+        """
 
 
 class ExtendingWeighter(Weighter):
@@ -357,6 +368,23 @@ def _design(weights: Any, rows: Any, side: str) -> tuple[Array | None, Array | N
     if kept.sum() < 2:
         raise DataError(f"weights_{side} keep {int(kept.sum())} row; at least 2 are needed")
     return (array, None) if kept.all() else (array[kept], kept)
+
+
+def _in_place(log_weights: Array, kept: Array | None) -> Array:
+    """Log weights of all rows from those of the kept ones."""
+    if kept is None:
+        return log_weights
+    out = np.full(len(kept), -np.inf)
+    out[kept] = log_weights
+    return out
+
+
+def _mean_of_p(problem: Problem, solution: Solution) -> Array | None:
+    """Means of the functions on p as the solution weights it; None where it leaves p alone."""
+    if solution.log_weights_p is None or problem.p is None or problem.weights_p is None:
+        return None
+    shifted = solution.log_weights_p - solution.log_weights_p.max()
+    return problem.functions.mean(problem.p, np.exp(shifted) * problem.weights_p)[0]
 
 
 def _calibrated(log_weights: Array, design: Array) -> tuple[Array, float]:

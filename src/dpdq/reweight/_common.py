@@ -1,4 +1,4 @@
-"""What the balancing methods share: an error, block bounds, independent columns, small checks.
+"""What the balancing methods share: block bounds, independent columns, small checks.
 
 Arrays of balance functions have one row a function and one column a row of data, shape (k, n),
 and are made and used a block of rows at a time, so that memory is bounded by the block.
@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from dpdq._threads import parallel_map
-from dpdq.errors import DpdqError, OptionError
+from dpdq.errors import OptionError
 
 __all__ = [
     "BLOCK",
     "Array",
-    "ConvergenceError",
     "Solution",
     "check_choice",
     "check_positive",
@@ -33,10 +32,6 @@ Array = np.ndarray[Any, Any]
 BLOCK = 8_192
 _PARALLEL_ROWS = 131_072  # below, starting threads costs more than they win
 _DEPENDENT = 1e-9  # share of a function's variance that the others must leave unexplained
-
-
-class ConvergenceError(DpdqError, RuntimeError):
-    """An iteration stopped before the weights balance; they are not returned as if they did."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +53,9 @@ class Solution:
         Why it has not converged and what to do; empty where it has.
     fitted
         The method's parameters by the name of the attribute that will hold them.
+    log_weights_p
+        The same on the rows of p, shape (n_p,), for methods that weight both sides; None leaves p
+        as it is.
     """
 
     log_weights: Array
@@ -66,6 +64,7 @@ class Solution:
     note: str = ""
     failure: str = ""
     fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    log_weights_p: Array | None = None
 
 
 def map_blocks(call: Callable[[int, int], Any], n: int) -> list[Any]:

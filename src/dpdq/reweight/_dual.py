@@ -6,7 +6,8 @@
 with design weights b and standardised gaps c = (f - target) / sd. The gradient is the weighted
 mean of c, which is the imbalance itself; the Hessian is its weighted covariance. A cap w <= M is
 one more clip, w_i = min(M, b_i exp(a + c_i'l)), with a smooth convex dual in (a, l) whose Hessian
-runs over the rows below the cap.
+runs over the rows below the cap. The least variance in place of the least divergence has the
+weights w_i = b_i max(0, a + c_i'l), and a dual that is a quadratic in pieces.
 
 Where no weights balance, the dual falls without bound. It cannot fall below -log(1 / min b) while
 weights exist, because no divergence from b is larger, and this proves infeasibility on the way.
@@ -24,7 +25,15 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from dpdq.reweight._common import Array, map_blocks
 from dpdq.reweight._problem import Problem
 
-__all__ = ["Tilt", "solve_tilt", "tilt_exponent"]
+__all__ = [
+    "Tilt",
+    "exponential_dual",
+    "newton",
+    "positive_part_dual",
+    "solve_tilt",
+    "standard_gaps",
+    "tilt_exponent",
+]
 
 _FIRST_ROWS = 100_000  # above, a start is sought on a part of the rows
 _SLOPE = 1e-4
@@ -66,22 +75,23 @@ def solve_tilt(
     used = 0
     if n > _FIRST_ROWS and start is None and cap is None:
         part = problem.keep_rows(np.arange(0, n, n // 20_000))
-        evaluate = _exponential(part)
-        found, gap, used, _ = _newton(evaluate, theta, np.full(k, delta), 1e-6, 25, -math.inf)
+        evaluate = exponential_dual(standard_gaps(part), part.weights_q)
+        found, gap, used, _ = newton(evaluate, theta, np.full(k, delta), 1e-6, 25, -math.inf)
         if gap <= 1e-6:
             theta = found
     least = float(problem.weights_q.min())
     if cap is None:
         bound = math.log(least / float(problem.weights_q.sum())) - 1e-6
-        theta, gap, steps, infeasible = _newton(
-            _exponential(problem), theta, np.full(k, delta), tolerance, max_iter, bound
+        evaluate = exponential_dual(standard_gaps(problem), problem.weights_q)
+        theta, gap, steps, infeasible = newton(
+            evaluate, theta, np.full(k, delta), tolerance, max_iter, bound
         )
         intercept = 0.0
     else:
         first = np.concatenate([[0.0], theta])
         bound = 1.0 - math.log(cap / least) - 1e-6
         penalty = np.concatenate([[0.0], np.full(k, delta)])
-        theta, gap, steps, infeasible = _newton(
+        theta, gap, steps, infeasible = newton(
             _capped(problem, cap), first, penalty, tolerance, max_iter, bound
         )
         intercept, theta = float(theta[0]), theta[1:]
@@ -90,35 +100,41 @@ def solve_tilt(
     return Tilt(coef, intercept, gap, used + steps, infeasible)
 
 
-def _gaps(problem: Problem, start: int, stop: int) -> Array:
-    block = problem.functions.block(problem.q, start, stop)
-    block -= problem.target[:, None]
-    block /= problem.sd[:, None]
-    return block
-
-
+Gaps = Callable[[int, int], Array]
 Evaluation = tuple[float, Array, Array]
 
 
-def _exponential(problem: Problem) -> Callable[[Array], Evaluation]:
+def standard_gaps(problem: Problem) -> Gaps:
+    """The gaps c of a block of rows of q, a new array of shape (k, stop - start) at each call."""
+
+    def gaps(start: int, stop: int) -> Array:
+        block = problem.functions.block(problem.q, start, stop)
+        block -= problem.target[:, None]
+        block /= problem.sd[:, None]
+        return block
+
+    return gaps
+
+
+def exponential_dual(gaps: Gaps, weights: Array) -> Callable[[Array], Evaluation]:
     """The log-sum-exp dual, relative to its value at zero, with gradient and Hessian."""
-    total = float(problem.weights_q.sum())
+    total = float(weights.sum())
 
     def evaluate(theta: Array) -> Evaluation:
         def part(start: int, stop: int) -> tuple[float, float, Array, Array]:
-            c = _gaps(problem, start, stop)
+            c = gaps(start, stop)
             eta = theta @ c
             top = float(eta.max())
             eta -= top
             np.exp(eta, out=eta)
-            eta *= problem.weights_q[start:stop]
+            eta *= weights[start:stop]
             first = c @ eta
             zero = float(eta.sum())
             np.sqrt(eta, out=eta)
             c *= eta
             return top, zero, first, c @ c.T
 
-        tops, zeros, firsts, seconds = zip(*map_blocks(part, len(problem.q)), strict=True)
+        tops, zeros, firsts, seconds = zip(*map_blocks(part, len(weights)), strict=True)
         top = max(tops)
         factors = np.exp(np.array(tops) - top)
         zero = float(factors @ np.array(zeros))
@@ -130,13 +146,42 @@ def _exponential(problem: Problem) -> Callable[[Array], Evaluation]:
     return evaluate
 
 
-def _capped(problem: Problem, cap: float) -> Callable[[Array], Evaluation]:
-    """The dual with weights at most ``cap``, in (intercept, theta)."""
-    n = len(problem.q)
+def positive_part_dual(gaps: Gaps, weights: Array) -> Callable[[Array], Evaluation]:
+    """The dual of the least variance in (a, l): E[½ max(0, a + c'l)²] - a, a quadratic in pieces.
+
+    Its curvature runs over the rows with positive weight, on which functions may depend on each
+    other though they do not on all: a billionth is added, which costs no digit of the solution.
+    """
+    total = float(weights.sum())
 
     def evaluate(theta: Array) -> Evaluation:
         def part(start: int, stop: int) -> tuple[float, Array, Array]:
-            c = _gaps(problem, start, stop)
+            c = gaps(start, stop)
+            c = np.concatenate([np.ones((1, c.shape[1])), c])
+            base = weights[start:stop]
+            ratio = np.maximum(theta @ c, 0.0)
+            first = c @ (base * ratio)
+            value = float(base @ np.square(ratio)) / 2
+            c *= np.sqrt(np.where(ratio > 0, base, 0.0))
+            return value, first, c @ c.T
+
+        values, firsts, seconds = zip(*map_blocks(part, len(weights)), strict=True)
+        gradient = np.sum(firsts, axis=0) / total
+        gradient[0] -= 1.0
+        hessian = np.sum(seconds, axis=0) / total
+        hessian[np.diag_indices_from(hessian)] += 1e-9
+        return sum(values) / total - float(theta[0]), gradient, hessian
+
+    return evaluate
+
+
+def _capped(problem: Problem, cap: float) -> Callable[[Array], Evaluation]:
+    """The dual with weights at most ``cap``, in (intercept, theta)."""
+    n, gaps = len(problem.q), standard_gaps(problem)
+
+    def evaluate(theta: Array) -> Evaluation:
+        def part(start: int, stop: int) -> tuple[float, Array, Array]:
+            c = gaps(start, stop)
             c = np.concatenate([np.ones((1, c.shape[1])), c])
             base = problem.weights_q[start:stop]
             room = math.log(cap) - np.log(base)
@@ -165,7 +210,7 @@ def _violation(gradient: Array, theta: Array, penalty: Array) -> float:
     return float(np.max(np.where((theta == 0) & (penalty > 0), at_zero, elsewhere)))
 
 
-def _newton(
+def newton(
     evaluate: Callable[[Array], Evaluation],
     theta: Array,
     penalty: Array,

@@ -32,7 +32,8 @@ class MarginBalance(Result):
     columns
         The covariates that it is made of.
     mean_q, mean_weighted, target
-        Its mean on q, on weighted q and on p, in the covariate's own unit.
+        Its mean on q, on weighted q and on p (weighted p, where the method weights both), in the
+        covariate's own unit.
     smd_before, smd_after
         Standardised mean difference q - p before and after weighting.
     """
@@ -150,9 +151,15 @@ def balance_report(
     target: str,
     converged: bool,
     notes: tuple[str, ...],
+    reference: Array | None = None,
 ) -> BalanceReport:
-    """Fill the report for weights of a problem; ``log_weights`` leave out the design weights."""
+    """Fill the report for weights of a problem; ``log_weights`` leave out the design weights.
+
+    ``reference`` are the means to compare with where they are not those of p: of weighted p.
+    """
     before = (problem.mean_q - problem.target) / problem.sd
+    if reference is not None:
+        problem = dataclasses.replace(problem, target=reference)
     after = problem.imbalance(log_weights)
     reached = problem.target + after * problem.sd
     margins = tuple(
@@ -198,7 +205,10 @@ def _balance_sentence(problem: Problem, after: Array, target: str) -> str:
     largest = float(np.max(np.abs(after)))
     k = len(after)
     if target != "p":
-        return f"The weights stand for the {target} of q and p, not for p itself"
+        return (
+            f"The weights stand for the {target} of q and p, not for p itself; weighted q and "
+            f"weighted p differ by at most {largest:.1g} standard deviations in {k} margins"
+        )
     if largest <= 0.001:
         return f"All {k} margins balance (largest difference {largest:.1g} standard deviations)"
     if largest <= 0.1:

@@ -32,7 +32,9 @@ class EntropyBalancing(ExtendingWeighter):
     ----------
     tolerance
         Largest imbalance allowed, in standard deviations; 0 balances exactly. A positive one
-        keeps margins that need no weighting out of the solution.
+        keeps margins that need no weighting out of the solution, and leaves a bias towards q (up
+        to the tolerance times y's slope on each margin) that the interval of ``estimate`` does
+        not hold: report such intervals as being for the weighted rows, not for p.
     cap
         Largest weight, in units of the mean weight; None for no cap. Capped weights still
         balance; where none do, the fit refuses.

@@ -71,7 +71,7 @@ class Coefficients(Result):
     estimates
         One `Estimate` each.
     covariance
-        Of the estimates, shape (m, m).
+        Of the estimates, shape (m, m); NaN where no honest one exists.
     status
         When they hold.
     """
@@ -234,12 +234,27 @@ def _estimate(
 
 
 def mean_estimate(
-    weights: Array, influence: Influence, value: float, level: float, reason: str
+    weights: Array,
+    influence: Influence | str,
+    value: float,
+    level: float,
+    reason: str,
+    over: str = "",
 ) -> Estimate:
-    """The weighted mean with its interval."""
+    """The weighted mean with its interval; without one where ``influence`` is the reason why not.
+
+    ``over`` names the population where it is not p.
+    """
+    if isinstance(influence, str):
+        method = f"weighted mean{over}; {_VALID}"
+        return Estimate(value, level=level, method=method, reason=_both(influence, reason))
     covariance, freedom = _covariance(influence, weights)
-    method = f"weighted mean, stacked estimating equations; {_VALID}"
+    method = f"weighted mean{over}, stacked estimating equations; {_VALID}"
     return _estimate(value, float(covariance[0, 0]), freedom, level, method, reason)
+
+
+def _both(why_not: str, reason: str) -> str:
+    return f"{why_not}. {reason}" if reason else why_not
 
 
 def regression_scores(y: Array, x: Any, weights: Array) -> tuple[Array, Array]:
@@ -258,14 +273,21 @@ def regression_estimate(
     coef: Array,
     names: tuple[str, ...],
     weights: Array,
-    influence: Influence,
+    influence: Influence | str,
     level: float,
     reason: str,
+    over: str = "",
 ) -> Coefficients:
-    """Coefficients with their intervals."""
+    """Coefficients with their intervals; as `mean_estimate`."""
+    if isinstance(influence, str):
+        method, reason = f"weighted least squares{over}; {_VALID}", _both(influence, reason)
+        bare = tuple(
+            Estimate(float(value), level=level, method=method, reason=reason) for value in coef
+        )
+        return Coefficients(names, bare, np.full((len(coef), len(coef)), np.nan), reason)
     covariance, freedom = _covariance(influence, weights)
     freedom = max(freedom - len(coef) + 1, 1.0)
-    method = f"weighted least squares, stacked estimating equations; {_VALID}"
+    method = f"weighted least squares{over}, stacked estimating equations; {_VALID}"
     estimates = tuple(
         _estimate(float(value), float(variance), freedom, level, method, reason)
         for value, variance in zip(coef, np.diag(covariance), strict=True)
