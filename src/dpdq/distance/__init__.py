@@ -8,6 +8,8 @@ Ways to look at one question, from the whole law to single columns:
   `sinkhorn_divergence`): how far mass must move, in the unit of the data, and in which direction.
 - **Classifiers** (`auc_interval`, `classifier_test`): how well the sides can be told apart, on a
   scale that reads like a probability; `detectable_auc` says what could have been found at all.
+- **Streams** (`sequential_test`, `SequentialTest`): the one test here that may be looked at while
+  rows arrive, as often as one likes.
 - **Columns** (`univariate_tests`): the right test and effect for each column's type, adjusted for
   their number (`false_discovery_rate`).
 - **Generated samples** (`frechet_distance`, `kernel_inception_distance`, `prdc`, `mauve`,

@@ -21,7 +21,7 @@ are left out.
 The kernel of the halving is the mean of a few of the bandwidths of the test: its squared MMD is the
 mean of theirs, so one coreset serves all.
 
-Where it wins and where it does not: `bench/output/levels_large.txt`. Three things differ from
+Where it wins and where it does not: `bench/output/levels.txt`. Three things differ from
 Domingo-Enrich et al.: blocks are those of the permutation engine (some hundreds, not 32); the sign
 is the greedy one of a self-balancing walk, followed by one more sweep over all pairs; and pairs
 inside a block are left out of the statistic.

@@ -13,7 +13,7 @@ scale at which the laws are compared, the bandwidth, decides the power:
   random features cannot resolve, keep the power that the part has. The default above.
 - ``compressed``: the same with each block of rows thinned to a coreset by kernel halving. It beats
   a chance sample of as many rows by far, and is beaten by random features at equal time wherever we
-  measured (`bench/output/levels_large.txt`), so that it is never the default.
+  measured (`bench/output/levels.txt`), so that it is never the default.
 - `energy_test`: no bandwidth at all; good for shifts in location, weak against fine structure.
 
 All p-values are of permutation tests (`dpdq.distance.permutation`): exact at every sample size,

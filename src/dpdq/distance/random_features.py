@@ -17,7 +17,7 @@ The directions of the normal draws are orthogonal in groups of d (Yu et al. 2016
 columns evenly, and a change of the mean is seen as by the exact kernel. A narrow kernel in many
 dimensions is poorly approximated: its values are mostly below the noise 1/sqrt(D) of the
 approximation, and with 200 frequencies a change of scale or correlation in 32 columns is found less
-often than by the exact kernel (`bench/output/levels_large.txt`). There the exact kernel on a part
+often than by the exact kernel (`bench/output/levels.txt`). There the exact kernel on a part
 of the rows sees more.
 
 References: Rahimi and Recht 2007, "Random Features for Large-Scale Kernel Machines"; Yu, Suresh,

@@ -96,10 +96,11 @@ class SequentialTest:
     one law are; that law itself may change with time. Rows that come in groups break that.
 
     It is fed pairs: rows of the longer side wait for partners. Compared with `mmd_test` at one size
-    fixed in advance it needs more rows for the same power; against a fixed test that is repeated at
-    many looks with Bonferroni's correction it needs fewer. After a long quiet stretch a change is
-    found later than at once, since wealth was spent and habits were learned: begin anew where that
-    matters.
+    fixed in advance it needs more rows for the same power; compared with a fixed kernel test that
+    is repeated at ten looks with Bonferroni's correction about as many, fewer for changes of shape
+    and more for shifts in many columns (`bench/output/levels.txt`). After a long quiet stretch a
+    change is found later than at once, since wealth was spent and habits were learned: begin anew
+    where that matters.
 
     Parameters
     ----------
