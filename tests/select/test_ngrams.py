@@ -177,12 +177,15 @@ def test_files_give_what_lists_give(engine, tmp_path):
     with open_source(tmp_path / "pool.parquet", side="q") as source:
         parts = two.score_source(source, engine=engine)
     np.testing.assert_array_equal(two.utility_of(parts), one.utility(pool))
-    assert parts[:, 2].tolist() == [len(t.encode()) for t in pool]
+    assert parts[:, 3].tolist() == [len(t.encode()) for t in pool]
+    assert parts[:5, 2].tolist() == [len(plain_grams(t, 1)) for t in pool[:5]]
 
 
 def test_several_columns_are_one_text(tmp_path):
-    table = {"title": ["a b", None], "body": ["c", "d"], "n": [1, 2]}
-    two = NGramRatio(strength=1.0).fit_sources(table, {"title": ["a"], "body": ["b"]})
+    table = {"title": ["a b", None], "words": ["c", "d"], "n": [1, 2]}
+    two = NGramRatio(strength=1.0).fit_sources(table, {"title": ["a"], "words": ["b"]})
+    usual = NGramRatio().fit_sources({**table, "text": ["x", "y"]}, {"text": ["x"]})
+    assert usual.n_grams_q_ == 2
     one = NGramRatio(strength=1.0).fit(["a b\nc", "\nd"], ["a\nb"])
     np.testing.assert_array_equal(one.table_, two.table_)
     with pytest.raises(DataError, match="column 'n' is int64; expected text"):

@@ -9,5 +9,8 @@ from dpdq.select.ngrams import DSIR as DSIR
 from dpdq.select.ngrams import NGramRatio as NGramRatio
 from dpdq.select.nuisance import ConditionalUtility as ConditionalUtility
 from dpdq.select.nuisance import conditional_utility as conditional_utility
+from dpdq.select.pool_files import write_selected as write_selected
+from dpdq.select.pool_jobs import PoolSelection as PoolSelection
+from dpdq.select.pool_jobs import select_rows as select_rows
 
 __all__: list[str]

@@ -19,7 +19,7 @@ pools stands in the documentation; the hash and the number of buckets matter les
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -39,10 +39,14 @@ __all__ = ["DSIR", "NGramRatio", "text_columns"]
 
 _STRENGTHS = np.geomspace(1e3, 1e4, 9)
 _TUNING_TEXTS = 2_000
+_USUAL = ("text", "content", "document", "body")
 
 
 def text_columns(source: Source, columns: Sequence[str] | None = None) -> list[str]:
-    """The columns of text to read: those named, or all of type string.
+    """The columns of text to read.
+
+    Those named; else ``text``, ``content``, ``document`` and ``body`` where they are there; else
+    all of type string.
 
     Raises
     ------
@@ -56,7 +60,7 @@ def text_columns(source: Source, columns: Sequence[str] | None = None) -> list[s
         ]
         if not found:
             raise DataError(f"{source.label} has no column of text; it has {', '.join(kinds)}")
-        return found
+        return [name for name in found if name in _USUAL] or found
     for name in columns:
         if name not in kinds:
             raise DataError(f"{source.label} has no column {name!r}; it has {', '.join(kinds)}")
@@ -123,7 +127,7 @@ class CountGrams(Pass[np.ndarray, np.ndarray]):
 
 
 class ScoreGrams(Pass[list[np.ndarray], np.ndarray]):
-    """Sum of log ratios, number of n-grams and bytes of every row: shape (n, 3)."""
+    """Sum of log ratios, numbers of n-grams and tokens, and bytes of every row: shape (n, 4)."""
 
     def __init__(self, columns: list[str], orders: int, table: np.ndarray) -> None:
         self.columns, self.orders, self.table = columns, orders, table
@@ -142,13 +146,14 @@ class ScoreGrams(Pass[list[np.ndarray], np.ndarray]):
         return left + right
 
     def finish(self, state: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(state) if state else np.zeros((0, 3))
+        return np.concatenate(state) if state else np.zeros((0, 4))
 
 
 def _scores(text: pa.Array, orders: int, table: np.ndarray) -> Iterator[np.ndarray]:
     bits = int(np.log2(len(table)))
     for grams in gram_blocks(text, orders, bits):
-        yield np.column_stack([grams.sums(table), grams.n_grams, grams.sizes])
+        tokens = np.diff(grams.starts)
+        yield np.column_stack([grams.sums(table), grams.n_grams, tokens, grams.sizes])
 
 
 class NGramRatio(Utility):
@@ -281,7 +286,8 @@ class NGramRatio(Utility):
         q, p
             Whatever `dpdq.data.open_source` reads.
         columns
-            Columns of text, joined by line breaks; default all columns of text.
+            Columns of text, joined by line breaks; default those called text, content, document or
+            body, else all of type string.
         engine
             Where the pass over the pool runs.
 
@@ -300,9 +306,15 @@ class NGramRatio(Utility):
             names = text_columns(target, columns)
             texts = [joined_text(batch, names) for batch in target.batches(names)]
         texts_p = pa.concat_arrays(texts) if texts else pa.array([], pa.large_string())
-        pool = open_source(q, side="q")
-        job = CountGrams(text_columns(pool, columns), self.n, self.bits)
-        return self._learn((engine or Engine()).run(job, pool), texts_p)
+        with open_source(q, side="q") as pool:
+            return self.fit_counts(pool, texts_p, text_columns(pool, columns), engine or Engine())
+
+    def fit_counts(
+        self, pool: Source, texts_p: pa.Array, columns: Sequence[str], engine: Engine
+    ) -> Self:
+        """Count the n-grams of an open pool in one pass, and learn from the target's texts."""
+        self._check()
+        return self._learn(engine.run(CountGrams(list(columns), self.n, self.bits), pool), texts_p)
 
     def _learn(self, counts_q: np.ndarray, texts_p: pa.Array) -> Self:
         blocks = list(gram_blocks(texts_p, self.n, self.bits))
@@ -348,23 +360,28 @@ class NGramRatio(Utility):
         return self.utility_of(self._parts(pool))
 
     def utility_of(self, parts: np.ndarray) -> np.ndarray:
-        """Utilities from log ratios, numbers of n-grams and bytes, shape (n, 3)."""
+        """Utilities from log ratios, numbers of n-grams and so on, shape (n, 4)."""
         out = np.full(len(parts), -np.inf)
         some = parts[:, 1] > 0
         out[some] = parts[some, 0] / parts[some, 1] ** self.length_power
         return out
 
     def score_source(
-        self, source: Source, columns: Sequence[str] | None = None, engine: Engine | None = None
+        self,
+        source: Source,
+        columns: Sequence[str] | None = None,
+        engine: Engine | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Log ratio, number of n-grams and bytes of every row of a source, shape (n, 3)."""
+        """Log ratio, numbers of n-grams and tokens, and bytes of every row, shape (n, 4)."""
         names = text_columns(source, columns)
-        return (engine or Engine()).run(ScoreGrams(names, self.n, self._fitted()), source)
+        job = ScoreGrams(names, self.n, self._fitted())
+        return (engine or Engine()).run(job, source, progress=progress)
 
     def _parts(self, texts: Any) -> np.ndarray:
         table = self._fitted()
         found = list(_scores(as_texts(texts, "pool"), self.n, table))
-        return np.concatenate(found) if found else np.zeros((0, 3))
+        return np.concatenate(found) if found else np.zeros((0, 4))
 
 
 def _log_shares(counts: np.ndarray, constant: float) -> np.ndarray:
