@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import chdtrc, expit
+from scipy.linalg import eigh
+from scipy.special import expit, fdtrc
 
 from dpdq.errors import DataError, OptionError
 from dpdq.ratio._common import softplus
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _RIDGE = 1e-9
+_UNTOUCHED = 1e-4  # variance of a movement in units of the variance of the estimate
 
 
 def scaled_design(
@@ -154,15 +156,19 @@ def hausman(
         thetas.append(theta)
     moved, difference = parts[1] - parts[0], thetas[1] - thetas[0]
     size = float(weights.sum()) ** 2 / float(np.square(weights).sum())
-    scale = size / max(size - len(z), 1.0)
-    values, vectors = np.linalg.eigh(moved @ moved.T * scale)
-    unit = np.linalg.eigvalsh(parts[0] @ parts[0].T)[-1]
-    real = values > 1e-9 * max(float(unit), 1e-300)
+    # directions that weighting does not touch have no variance: leave them out, in the unit of
+    # the unweighted fit's own errors
+    unit = parts[0] @ parts[0].T
+    unit[np.diag_indices(len(unit))] += 1e-12 * float(np.trace(unit))
+    values, vectors = eigh(moved @ moved.T, unit)
+    real = values > _UNTOUCHED
     freedom = int(real.sum())
-    if not freedom:
-        return None, None, None  # the weights are all equal: nothing moves
-    statistic = float(np.sum((vectors[:, real].T @ difference) ** 2 / values[real]))
-    return statistic, freedom, float(chdtrc(freedom, statistic))
+    rest = size - len(z) - freedom
+    if not freedom or rest < 1:
+        return None, None, None
+    along = (vectors[:, real].T @ difference) ** 2 / values[real]
+    statistic = float(along.sum()) * rest / size  # Hotelling's, with the effective rows
+    return statistic, freedom, float(fdtrc(freedom, rest, statistic / freedom))
 
 
 def estimation_costs(
@@ -192,11 +198,12 @@ def estimation_costs(
         info_p = information(line.matrix(problem.p), problem.weights_p / problem.weights_p.sum())
     costs = []
     for each in (design / design.sum(), share):
-        try:
-            inverse = np.linalg.inv(information(z, each))
-        except np.linalg.LinAlgError:
+        bread = information(z, each)
+        values = np.linalg.eigvalsh(bread)
+        if values[0] <= 1e-10 * values[-1]:  # a level that weights drop: its coefficient is lost
             costs.append(None)
             continue
+        inverse = np.linalg.inv(bread)
         noise = information(z, each**2)
         costs.append(float(np.trace(info_p @ inverse @ noise @ inverse)) / 2)
     return costs[0], costs[1]
