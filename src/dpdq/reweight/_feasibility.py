@@ -23,7 +23,15 @@ from dpdq.errors import OverlapError
 from dpdq.reweight._common import Array, independent_rows, map_blocks, percent
 from dpdq.reweight._problem import Problem
 
-__all__ = ["Face", "Reduced", "clear_faces", "hull_gap", "independent", "refuse_infeasible"]
+__all__ = [
+    "Face",
+    "Reduced",
+    "check_range",
+    "clear_faces",
+    "hull_gap",
+    "independent",
+    "refuse_infeasible",
+]
 
 _AT_END = 1e-12
 _FEASIBLE = 1e-7
@@ -72,7 +80,7 @@ def clear_faces(problem: Problem, tolerance: float = 0.0) -> Reduced:
     kept = np.ones(len(problem.q), dtype=bool)
     current = problem
     while True:
-        _check_range(current, tolerance)
+        check_range(current, tolerance)
         if tolerance > 0:
             break
         width = current.high - current.low
@@ -122,7 +130,14 @@ def on_faces(problem: Problem, faces: list[Face] | tuple[Face, ...]) -> Array:
     return np.concatenate(map_blocks(part, len(problem.q)))
 
 
-def _check_range(problem: Problem, tolerance: float) -> None:
+def check_range(problem: Problem, tolerance: float | Array) -> None:
+    """Refuse targets beyond the ends of single functions on q by more than the tolerance.
+
+    Raises
+    ------
+    OverlapError
+        With the margin that lies farthest off.
+    """
     reach = tolerance * problem.sd + _AT_END * np.maximum(1.0, np.abs(problem.target))
     below = problem.low - problem.target
     above = problem.target - problem.high
