@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = attach(
         "Weighter": "_base",
         "ExtendingWeighter": "_base",
         "EntropyBalancing": "entropy",
+        "StableBalancingWeights": "stable",
         "CovariateBalancingPropensity": "covariate_balancing",
         "InversePropensityWeighting": "propensity",
         "Raking": "raking",

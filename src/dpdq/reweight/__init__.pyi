@@ -25,6 +25,7 @@ from dpdq.reweight.loss_weights import loss_based_weights as loss_based_weights
 from dpdq.reweight.propensity import InversePropensityWeighting as InversePropensityWeighting
 from dpdq.reweight.raking import PostStratification as PostStratification
 from dpdq.reweight.raking import Raking as Raking
+from dpdq.reweight.stable import StableBalancingWeights as StableBalancingWeights
 
 __all__: list[str]
 from dpdq.reweight.advice import ShiftCost as ShiftCost
