@@ -59,7 +59,8 @@ class Parameterised:
                 setattr(self, name, value)
         return self
 
-    def __repr__(self) -> str:
+    def _shown_parameters(self) -> str:
+        """``Name(a=1)``: the arguments that differ from their defaults."""
         defaults = inspect.signature(type(self).__init__).parameters
         changed = []
         for name in self._parameter_names():
@@ -70,7 +71,10 @@ class Parameterised:
             shown = repr(value)
             if shown != repr(default):
                 changed.append(f"{name}={shown if len(shown) < 70 else type(value).__name__}")
-        return f"{type(self).__name__}({', '.join(changed)}){self._fitted_text()}"
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __repr__(self) -> str:
+        return self._shown_parameters() + self._fitted_text()
 
     def _fitted_text(self) -> str:
         """What ``repr`` adds after ``fit``."""

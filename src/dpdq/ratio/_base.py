@@ -10,14 +10,13 @@ become such arrays by then, and zero weights have dropped their rows.
 from __future__ import annotations
 
 import abc
-import copy
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from dpdq.errors import DataError, NotFittedError, OptionError
+from dpdq._parameters import Parameterised
+from dpdq.errors import DataError, NotFittedError
 from dpdq.ratio._common import Array, as_weights, content_hash
 from dpdq.ratio._inputs import RowReader
 
@@ -26,69 +25,12 @@ if TYPE_CHECKING:
     from dpdq.ratio.diagnostics import RatioDiagnostics
     from dpdq.weights import Weights
 
-__all__ = ["Parametrised", "RatioEstimator", "clone_estimator"]
+__all__ = ["RatioEstimator"]
 
 _REMEMBERED_ROWS = 1_000
 
 
-class Parametrised:
-    """scikit-learn's manners for an object whose ``__init__`` only stores its arguments."""
-
-    @classmethod
-    def _parameter_names(cls) -> list[str]:
-        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        return [each.name for each in parameters if each.name != "self" and each.kind in named]
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments by name; those of a nested estimator as ``outer__inner``."""
-        params: dict[str, Any] = {}
-        for name in self._parameter_names():
-            value = getattr(self, name)
-            params[name] = value
-            nested = getattr(value, "get_params", None)
-            if deep and nested is not None and not isinstance(value, type):
-                params.update({f"{name}__{key}": item for key, item in nested().items()})
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Change constructor arguments by name.
-
-        Raises
-        ------
-        OptionError
-            A name is not an argument of this estimator.
-        """
-        names = self._parameter_names()
-        for key, value in params.items():
-            name, _, inner = key.partition("__")
-            if name not in names:
-                raise OptionError(
-                    f"Unknown parameter {name!r} of {type(self).__name__}. "
-                    f"Choose one of {', '.join(map(repr, names))}."
-                )
-            if inner:
-                getattr(self, name).set_params(**{inner: value})
-            else:
-                setattr(self, name, value)
-        return self
-
-    def _shown_parameters(self) -> str:
-        """``Name(a=1)``: the arguments that differ from their defaults."""
-        defaults = inspect.signature(type(self).__init__).parameters
-        changed = []
-        for name in self._parameter_names():
-            value = getattr(self, name)
-            default = defaults[name].default
-            if value is default:
-                continue
-            shown = repr(value)
-            if shown != repr(default):
-                changed.append(f"{name}={shown if len(shown) < 70 else type(value).__name__}")
-        return f"{type(self).__name__}({', '.join(changed)})"
-
-
-class RatioEstimator(Parametrised, abc.ABC):
+class RatioEstimator(Parameterised, abc.ABC):
     """Base of every estimator of log dP/dQ.
 
     Attributes
@@ -333,12 +275,3 @@ def _some_hashes(rows: Array) -> Array:
 def _share_among(hashes: Array, rows: Array) -> float:
     """Share of remembered rows that stand among the given ones."""
     return float(np.isin(hashes, content_hash(rows)).mean())
-
-
-def clone_estimator(estimator: RatioEstimator) -> RatioEstimator:
-    """An unfitted copy with copies of the same parameters.
-
-    A random generator is copied too, so that clones fitted side by side draw alike.
-    """
-    params = estimator.get_params(deep=False)
-    return type(estimator)(**{name: copy.deepcopy(value) for name, value in params.items()})

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpdq._parameters import clone
 from dpdq._threads import parallel_map
 from dpdq.errors import DataError, DpdqError, NotFittedError, OptionError
-from dpdq.ratio._base import RatioEstimator, clone_estimator
+from dpdq.ratio._base import RatioEstimator
 from dpdq.ratio._common import Array, as_rows, as_weights, loss_with_error
 from dpdq.ratio._inputs import RowReader
 
@@ -210,7 +211,7 @@ class CrossFittedRatio:
                 out_p: Array = out_p,
             ) -> RatioEstimator:
                 may_q, may_p = train_q[k], train_p[k]
-                model = clone_estimator(estimator).fit(
+                model = clone(estimator).fit(
                     x_q[may_q], x_p[may_p], weights_q=w_q[may_q], weights_p=w_p[may_p]
                 )
                 for folds, x, out in ((k_q, x_q, out_q), (k_p, x_p, out_p)):

@@ -24,8 +24,8 @@ from typing import Self
 import numpy as np
 from scipy.special import ndtri, softmax
 
+from dpdq._parameters import Parameterised
 from dpdq.errors import DataError, NotFittedError, OptionError
-from dpdq.ratio._base import Parametrised
 from dpdq.ratio._class_priors import (
     SMALLEST,
     Moments,
@@ -39,7 +39,7 @@ from dpdq.ratio._common import Array, as_rows, as_weights
 __all__ = ["LabelShiftRatio"]
 
 
-class LabelShiftRatio(Parametrised):
+class LabelShiftRatio(Parameterised):
     """Log ratio of classes under label shift, from a classifier's probabilities on q and p.
 
         log w(y) = log P(y) - log Q(y),  assuming P(X | Y) = Q(X | Y)

@@ -28,9 +28,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from dpdq._parameters import Parameterised
 from dpdq._random import RandomState, as_generator, child_seed
 from dpdq.errors import DataError, InputTypeError, NotFittedError, OptionError
-from dpdq.ratio._base import Parametrised, RatioEstimator
+from dpdq.ratio._base import RatioEstimator
 from dpdq.ratio._common import Array
 from dpdq.ratio._row_scores import row_scores, scoring_of
 from dpdq.ratio.cross_fitting import CrossFittedRatio
@@ -189,7 +190,7 @@ def _score(
     )
 
 
-class ImportanceWeightedCV(Parametrised):
+class ImportanceWeightedCV(Parameterised):
     """Grid search by cross-validation on q, weighted towards p.
 
         argmax over the grid of  sum_i w_i s_i / sum_i w_i,   w_i = r(x_i)^flatten,

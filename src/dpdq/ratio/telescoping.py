@@ -30,9 +30,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.linalg import eigh
 
+from dpdq._parameters import clone
 from dpdq._random import RandomState, as_generator, child_seed
 from dpdq.errors import DataError, InputTypeError, OptionError
-from dpdq.ratio._base import RatioEstimator, clone_estimator
+from dpdq.ratio._base import RatioEstimator
 from dpdq.ratio._common import Array, content_hash, validation_split
 from dpdq.ratio.logistic import LogisticRatio
 
@@ -334,7 +335,7 @@ def _fitted(
     template: RatioEstimator, start: tuple[Array, Array], end: tuple[Array, Array]
 ) -> RatioEstimator:
     (x, w), (y, v) = start, end
-    return clone_estimator(template).fit(x, y, weights_q=w, weights_p=v)
+    return clone(template).fit(x, y, weights_q=w, weights_p=v)
 
 
 def _auc(score_q: Array, score_p: Array, weights_q: Array, weights_p: Array) -> float:

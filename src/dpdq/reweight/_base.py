@@ -16,10 +16,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from dpdq._parameters import Parameterised
 from dpdq._threads import one_thread_each
 from dpdq.data.sources import open_source
 from dpdq.errors import ConvergenceError, DataError, DpdqError, NotFittedError, OptionError
-from dpdq.ratio._base import Parametrised
 from dpdq.ratio._common import as_weights
 from dpdq.results import Estimate
 from dpdq.reweight._columns import Rows
@@ -40,7 +40,7 @@ from dpdq.weights import Weights
 __all__ = ["ExtendingWeighter", "Weighter"]
 
 
-class Weighter(Parametrised, abc.ABC):
+class Weighter(Parameterised, abc.ABC):
     """Base of every method that weights the rows of q towards p.
 
     Attributes

@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from dpdq._parameters import Parameterised
 from dpdq.errors import InputTypeError, NotFittedError, OptionError
-from dpdq.ratio._base import Parametrised
 from dpdq.ratio.classifier import weight_keyword
 from dpdq.reweight._base import ExtendingWeighter, Weighter
 
@@ -31,7 +31,7 @@ _PASSED_ON = (
 _ATTRIBUTES = ("classes_", "n_features_in_", "feature_names_in_", "n_outputs_")
 
 
-class Reweighted(Parametrised):
+class Reweighted(Parameterised):
     """A scikit-learn estimator fitted on q with weights towards p.
 
         weighter.fit(X, target);  estimator.fit(X, y, sample_weight=weighter.weights_)
