@@ -26,6 +26,7 @@ from dpdq.engine import Engine
 from dpdq.errors import DataError
 from dpdq.passes import BLOCK_ROWS, Pass
 from dpdq.ratio import ULSIF, CrossFittedRatio, GradientBoostingRatio, LogisticRatio
+from dpdq.ratio._common import FREQUENT
 from dpdq.ratio.selection import CONSTANT
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["N_FOLDS", "Estimation", "cut_folds", "estimate_ratio", "score_all"]
 
 N_FOLDS = 5
-FREQUENT = 20
+
 _FEWEST_TRAINING_ROWS = 10
 
 
