@@ -14,8 +14,10 @@ text gains by both, length divides out, and a text is compressed twice, not once
 Long texts are cut into pieces of 4 KiB, so that no text becomes its own dictionary.
 
 A compressor sees repeated strings of four bytes and more. It finds the same phrases as n-grams do
-and is blunter about single words; `dpdq.select.NGramRatio` is as fast and as a rule selects better,
-so this is a pre-filter, or a second opinion that knows no tokens.
+and is blunter about single words: on texts of equal length `dpdq.select.NGramRatio` is as fast and
+as a rule selects better, and this is a second opinion that knows no tokens. Where lengths vary by
+orders of magnitude it is the one of the two whose score hardly depends on them (of texts of 100 to
+3,000 characters length explains 0.2 % of it, 48 % of the n-grams' and 81 % of the published one).
 """
 
 from __future__ import annotations
