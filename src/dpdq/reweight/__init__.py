@@ -43,6 +43,7 @@ __getattr__, __dir__, __all__ = attach(
         "StableBalancingWeights": "stable",
         "CovariateBalancingPropensity": "covariate_balancing",
         "InversePropensityWeighting": "propensity",
+        "OverlapWeights": "overlap",
         "Raking": "raking",
         "PostStratification": "raking",
         "BalanceReport": "diagnostics",

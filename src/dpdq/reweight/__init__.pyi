@@ -22,6 +22,7 @@ from dpdq.reweight.loss_weights import TiltedLoss as TiltedLoss
 from dpdq.reweight.loss_weights import dual_temperature as dual_temperature
 from dpdq.reweight.loss_weights import kl_tilted_loss as kl_tilted_loss
 from dpdq.reweight.loss_weights import loss_based_weights as loss_based_weights
+from dpdq.reweight.overlap import OverlapWeights as OverlapWeights
 from dpdq.reweight.propensity import InversePropensityWeighting as InversePropensityWeighting
 from dpdq.reweight.raking import PostStratification as PostStratification
 from dpdq.reweight.raking import Raking as Raking
