@@ -1,6 +1,9 @@
 """Level and power of all tests of `dpdq.distance`, by simulation.
 
-    python bench/levels.py [--draws 100] [--only SECTION] > bench/output/levels.txt
+    python bench/levels.py [--draws 50] [--only SECTION]
+
+Under ten minutes of one core; `bench/output/levels.txt` was made with ``--draws 100``, which takes
+twice that.
 
 Level: the share of draws under q = p with p-value at most 0.05. With 100 draws a valid test stays
 at or below 0.14 with probability 1 - 1e-3. Power: the same share under an alternative, in half as
@@ -325,7 +328,7 @@ def auc_coverage(draws):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--only", choices=["level", "power", "large", "weighted", "looks", "auc"])
     options = parser.parse_args()
     draws = options.draws

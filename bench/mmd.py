@@ -25,12 +25,15 @@ CASES = {
     "default, 2 x 10,000 x 32": (10_000, 32, "auto", 199, None, None),
     "default, 2 x 10,000 x 200": (10_000, 200, "auto", 199, None, None),
     "default (random features), 2 x 100,000 x 32": (100_000, 32, "auto", 199, 5.0, 400),
+    "compressed, 2 x 100,000 x 32": (100_000, 32, "compressed", 199, None, None),
     "energy, 2 x 5,000 x 32": (5_000, 32, "energy", 199, None, None),
+    "weighted, 2 x 5,000 x 32": (5_000, 32, "weighted", 199, None, None),
+    "sequential, 5,000 pairs x 32": (5_000, 32, "sequential", 0, None, None),
 }
 
 
 def measure(name: str) -> dict[str, float]:
-    from dpdq.distance import energy_test, mmd_test
+    from dpdq.distance import energy_test, mmd_test, sequential_test
 
     n, d, method, n_permutations, _, _ = CASES[name]
     rng = np.random.default_rng(0)
@@ -40,6 +43,11 @@ def measure(name: str) -> dict[str, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     if method == "energy":
         energy_test(q, p, n_permutations=n_permutations, random_state=0)
+    elif method == "weighted":
+        weights = rng.gamma(3.0, size=n)
+        mmd_test(q, p, weights_q=weights, n_permutations=n_permutations, random_state=0)
+    elif method == "sequential":
+        sequential_test(q, p, random_state=0)
     else:
         mmd_test(q, p, method=method, n_permutations=n_permutations, random_state=0)
     return {
