@@ -41,6 +41,7 @@ __getattr__, __dir__, __all__ = attach(
         "ExtendingWeighter": "_base",
         "EntropyBalancing": "entropy",
         "StableBalancingWeights": "stable",
+        "KernelBalancing": "kernel_balancing",
         "CovariateBalancingPropensity": "covariate_balancing",
         "InversePropensityWeighting": "propensity",
         "OverlapWeights": "overlap",

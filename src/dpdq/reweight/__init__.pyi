@@ -14,6 +14,7 @@ from dpdq.reweight.group_losses import GroupMean as GroupMean
 from dpdq.reweight.group_losses import WorstGroup as WorstGroup
 from dpdq.reweight.group_losses import group_dro_loss as group_dro_loss
 from dpdq.reweight.group_losses import worst_group as worst_group
+from dpdq.reweight.kernel_balancing import KernelBalancing as KernelBalancing
 from dpdq.reweight.label_losses import adaptive_label_temperatures as adaptive_label_temperatures
 from dpdq.reweight.label_losses import adjust_logits as adjust_logits
 from dpdq.reweight.label_losses import label_dro_loss as label_dro_loss

@@ -149,6 +149,7 @@ class Weighter(Parameterised, abc.ABC):
                 moments=moments,
                 interactions=interactions,
             )
+            self._kept = np.ones(len(problem.q), dtype=bool) if kept_q is None else kept_q
             solution = self._solve(problem)
         if not solution.converged and self.not_converged == "raise":
             raise ConvergenceError(f"{type(self).__name__}: {solution.failure}")
@@ -160,7 +161,6 @@ class Weighter(Parameterised, abc.ABC):
             self.weights_p_ = np.array(Weights(_in_place(total_p, kept_p)).values)
         self._problem, self._solution = problem, solution
         self._log_weights, self._shift = calibrated
-        self._kept = np.ones(len(full), dtype=bool) if kept_q is None else kept_q
         self._weights = Weights(full)
         self.weights_ = np.array(self._weights.values)
         self.converged_, self.n_iter_ = solution.converged, solution.n_iter
