@@ -14,6 +14,15 @@ from dpdq.select.nuisance import conditional_utility as conditional_utility
 from dpdq.select.pool_files import write_selected as write_selected
 from dpdq.select.pool_jobs import PoolSelection as PoolSelection
 from dpdq.select.pool_jobs import select_rows as select_rows
+from dpdq.select.pruning import CalibratedPruner as CalibratedPruner
+from dpdq.select.pruning import pruning_bias as pruning_bias
+from dpdq.select.text_classifier import EmbeddingRatio as EmbeddingRatio
+from dpdq.select.text_classifier import TextClassifierRatio as TextClassifierRatio
+from dpdq.select.training_scores import EL2N as EL2N
+from dpdq.select.training_scores import ForgettingCounts as ForgettingCounts
+from dpdq.select.training_scores import GraNd as GraNd
+from dpdq.select.training_scores import SelfInfluence as SelfInfluence
+from dpdq.select.training_scores import VarianceOfGradients as VarianceOfGradients
 from dpdq.select.values import Values as Values
 
 __all__: list[str]
