@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = _attach(
         "render": "page",
         "notebook_html": "page",
         "terminal_summary": "terminal",
+        "render_balance": "balance_page",
+        "balance_summary": "balance_page",
         "next_steps": "advice",
         "charts": "charts",
         "formatting": "formatting",

@@ -31,7 +31,7 @@ from dpdq.reweight._linear import LinearModel
 from dpdq.reweight._problem import Problem
 from dpdq.reweight.moments import BalanceFunctions
 
-__all__ = ["SavedWeighter", "load", "save"]
+__all__ = ["SavedWeighter", "check_savable", "load", "save"]
 
 FORMAT_VERSION = 1
 """Version of the file format that this dpdq writes and reads."""
@@ -161,13 +161,7 @@ def save(weighter: Weighter, path: str | os.PathLike[str]) -> None:
         raise InputTypeError(f"save takes a fitted weighter, not {type(weighter).__name__}")
     problem = weighter._fitted()
     name = type(weighter).__name__
-    if not isinstance(weighter, ExtendingWeighter):
-        raise InputTypeError(
-            f"{name} gives weights to the rows of q alone, not a function of x, so that there is "
-            f"nothing to keep for new rows; use one of {', '.join(_FITTED)}"
-        )
-    if name not in _FITTED or type(weighter).__module__.split(".")[0] != "dpdq":
-        raise InputTypeError(f"{name} cannot be kept as a file; use one of {', '.join(_FITTED)}")
+    check_savable(type(weighter))
     fitted: dict[str, Any] = {}
     for field in _FITTED[name]:
         value = getattr(weighter, field)
@@ -192,6 +186,24 @@ def save(weighter: Weighter, path: str | os.PathLike[str]) -> None:
         rows=len(weighter.weights_),
     )
     save_state(path, kept, _TYPES)
+
+
+def check_savable(kind: type[Weighter]) -> None:
+    """Refuse a class of weighters that `save` cannot keep, before any work.
+
+    Raises
+    ------
+    InputTypeError
+        Its weights are no function of x, or cannot be kept.
+    """
+    name = kind.__name__
+    if not issubclass(kind, ExtendingWeighter):
+        raise InputTypeError(
+            f"{name} gives weights to the rows of q alone, not a function of x, so that there is "
+            f"nothing to keep for new rows; use one of {', '.join(_FITTED)}"
+        )
+    if name not in _FITTED or kind.__module__.split(".")[0] != "dpdq":
+        raise InputTypeError(f"{name} cannot be kept as a file; use one of {', '.join(_FITTED)}")
 
 
 def load(path: str | os.PathLike[str]) -> SavedWeighter:
