@@ -16,9 +16,9 @@ power depends on D.
 The directions of the normal draws are orthogonal in groups of d (Yu et al. 2016): they cover all
 columns evenly, and a change of the mean is seen as by the exact kernel. A narrow kernel in many
 dimensions is poorly approximated: its values are mostly below the noise 1/sqrt(D) of the
-approximation, and with 200 frequencies a change of scale or correlation in 32 columns is found less
-often than by the exact kernel (`bench/output/levels.txt`). There the exact kernel on a part
-of the rows sees more.
+approximation, and with 200 frequencies a change in 50 columns or of scale is found somewhat less
+often than by the exact kernel on the same rows (`bench/output/levels.txt`). There the exact kernel
+on a part of the rows helps.
 
 References: Rahimi and Recht 2007, "Random Features for Large-Scale Kernel Machines"; Yu, Suresh,
 Choromanski, Holtmann-Rice and Kumar 2016, "Orthogonal Random Features", arXiv 1610.09072.
