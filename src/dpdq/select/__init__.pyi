@@ -24,5 +24,12 @@ from dpdq.select.training_scores import GraNd as GraNd
 from dpdq.select.training_scores import SelfInfluence as SelfInfluence
 from dpdq.select.training_scores import VarianceOfGradients as VarianceOfGradients
 from dpdq.select.values import Values as Values
+from dpdq.select.leave_one_out import LeaveOneOut as LeaveOneOut
+from dpdq.select.monte_carlo_shapley import DataShapley as DataShapley
+from dpdq.select.out_of_bag import DataOOB as DataOOB
+from dpdq.select.removal import RemovalControl as RemovalControl
+from dpdq.select.removal import RemovalCurve as RemovalCurve
+from dpdq.select.removal import removal_control as removal_control
+from dpdq.select.removal import removal_curve as removal_curve
 
 __all__: list[str]

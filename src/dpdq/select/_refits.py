@@ -35,7 +35,7 @@ def seeded(estimator: Any, seed: int) -> Any:
             f"estimator is a {type(estimator).__name__}; give a scikit-learn classifier or "
             "regressor that is not fitted"
         )
-    model = clone(estimator)
+    model: Any = clone(estimator)
     unset = [
         name
         for name, value in model.get_params(deep=True).items()
@@ -71,7 +71,8 @@ def fit_rows(model: Any, X: Any, y: np.ndarray, rows: np.ndarray, regression: bo
     labels = y[rows]
     if not regression and (labels == labels[0]).all():
         return DummyClassifier(strategy="constant", constant=labels[0]).fit(y[:, None], y)
-    return clone(model).fit(take_rows(X, rows), labels)
+    blank: Any = clone(model)
+    return blank.fit(take_rows(X, rows), labels)
 
 
 def row_scores(model: Any, X: Any, y: np.ndarray, regression: bool) -> np.ndarray:
@@ -110,7 +111,7 @@ class Game:
         self.regression = is_regressor(estimator)
         if metric is None:
             metric = "neg_mean_squared_error" if self.regression else "accuracy"
-        self.scorer = check_scoring(self.model, scoring=metric)
+        self.scorer: Any = check_scoring(self.model, scoring=metric)
         self.X, self.y, self.X_test, self.y_test = X, y, X_test, y_test
         self.min_rows = min_rows
         blank = DummyRegressor() if self.regression else DummyClassifier(strategy="prior")
@@ -121,14 +122,14 @@ class Game:
         return float(self.scorer(model, self.X_test, self.y_test))
 
     def worth(self, rows: np.ndarray) -> float:
-        """v of the rows with these numbers, ascending."""
+        """Test score of the rows with these numbers, ascending."""
         if len(rows) < self.min_rows:
             return self.none
         return self._score(fit_rows(self.model, self.X, self.y, rows, self.regression))
 
     @property
     def all(self) -> float:
-        """v of all rows, fitted once."""
+        """Test score of all rows, fitted once."""
         if self._whole is None:
             self._whole = self.worth(np.arange(len(self.y)))
         return self._whole
