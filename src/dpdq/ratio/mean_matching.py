@@ -106,7 +106,7 @@ class KernelMeanMatching(RatioEstimator):
     Attributes
     ----------
     weights_
-        Shape (n_q_,), of mean one (under the weights of q), for the rows of q in their order
+        Shape ``(n_q_,)``, of mean one (under the weights of q), for the rows of q in their order
         (without those of weight zero).
     objective_
         ½ (s w)'K(s w) - (s w)'kappa, half the squared MMD but for a constant; the mean over
