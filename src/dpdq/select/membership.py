@@ -1,0 +1,643 @@
+"""Was this text in the training data? Scores from per-token log-probabilities.
+
+A model gives each token of a text x its log-probability l_i = log p(x_i | x_<i). Training raises
+it, so each score here grows with membership:
+
+    loss          mean of l_i
+    zlib          sum of l_i over the bytes of x compressed: is x easy, or known?
+    reference     mean of l_i less that of a model that did not see x
+    Min-K %       mean of the lowest k % of l_i: a text that was seen has few surprises
+    Min-K %++     the same of (l_i - mean) / sd over the vocabulary at place i
+    DC-PDD        mean over first occurrences of min(-p_i log q(x_i), cap): rare words known well
+
+Arrays of log-probabilities are ``(n, t)``, a text a row, with a boolean ``mask`` of the same shape
+that is true for real tokens. A first token without a prefix should be masked out.
+
+What no score fixes: that members and non-members are otherwise alike. Pages before and after a
+date differ in their dates, and a score then measures the date. `membership_test` therefore takes
+the texts as well and first asks whether they differ without any model
+(`dpdq.select.guard`). Which member when: the loss is hard to beat where the two sides are
+drawn alike (the tests hold that on a small model); Min-K %++ where the whole vocabulary's
+log-probabilities are to be had; a reference model where there is a good one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dpdq._random import RandomState, as_generator, child_seed
+from dpdq.distance.permutation import permutation_design, permutation_pvalue
+from dpdq.distance.roc import auc_interval, placements
+from dpdq.errors import DataError, OptionError
+from dpdq.results import Estimate, Result
+from dpdq.select.guard import BlindGuard, blind_guard
+
+__all__ = [
+    "MembershipResult",
+    "dc_pdd_score",
+    "loss_score",
+    "membership_test",
+    "min_k_plus_plus_score",
+    "min_k_score",
+    "reference_score",
+    "zlib_score",
+]
+
+
+def loss_score(log_probs: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Mean log-probability of each text: minus the loss, minus the log-perplexity.
+
+        s = 1/t sum_i l_i
+
+    Grows with how easy a text is, whether it was seen or not.
+
+    Parameters
+    ----------
+    log_probs
+        l, shape (n, t).
+    mask
+        Whether a token is real, shape (n, t); default all.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Scores, larger for members.
+
+    Raises
+    ------
+    DataError
+        Shapes differ, a value is NaN or above 0, or a text has no token.
+
+    Notes
+    -----
+    Cost: O(n t) time, O(n t) memory.
+    Held by: tests/select/test_membership.py::test_scores_equal_plain_loops
+
+    References
+    ----------
+    .. [Yeom2018] Privacy Risk in Machine Learning: Analyzing the Connection to Overfitting. Yeom,
+       2018, CSF.
+
+    Examples
+    --------
+    >>> loss_score([[-1.0, -3.0]]).tolist()
+    [-2.0]
+    """
+    values, real = _checked(log_probs, mask)
+    return np.where(real, values, 0.0).sum(axis=1) / real.sum(axis=1)
+
+
+def zlib_score(
+    log_probs: np.ndarray, texts: Sequence[str], mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Log-probability of each text over the size to which zlib compresses it.
+
+        s = sum_i l_i / |zlib(x)|
+
+    Takes out how repetitive a text is. Changed from the paper, which divides the mean of l_i: a
+    sum over tokens and a size in bytes both grow with length, so their ratio does not.
+
+    Parameters
+    ----------
+    log_probs
+        l, shape (n, t).
+    texts
+        The texts, n of them.
+    mask
+        Whether a token is real, shape (n, t); default all.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Scores, larger for members; nats a byte.
+
+    Raises
+    ------
+    DataError
+        As `loss_score`, or the number of texts differs.
+
+    Notes
+    -----
+    Cost: O(n t) and one compression a text, O(n t) memory.
+    Held by: tests/select/test_membership.py::test_scores_equal_plain_loops
+
+    References
+    ----------
+    .. [Carlini2021] Extracting Training Data from Large Language Models. Carlini, 2021, USENIX
+       Security.
+
+    Examples
+    --------
+    >>> plain, rich = zlib_score([[-2.0] * 9, [-2.0] * 9], ["a a a a a", "q8 zt rw 5"])
+    >>> bool(plain < rich < 0)
+    True
+    """
+    values, real = _checked(log_probs, mask)
+    if len(texts) != len(values):
+        raise DataError(f"{len(texts)} texts for {len(values)} rows of log-probabilities")
+    sizes = np.array([len(zlib.compress(text.encode("utf-8", "replace"))) for text in texts])
+    return np.where(real, values, 0.0).sum(axis=1) / sizes
+
+
+def reference_score(
+    log_probs: np.ndarray, reference_log_probs: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Mean log-probability less that under a model that did not see the texts.
+
+        s = 1/t sum_i (l_i - l'_i)
+
+    As good as the reference: trained on the same law, never on these texts, same tokens.
+
+    Parameters
+    ----------
+    log_probs, reference_log_probs
+        l and l', both shape (n, t).
+    mask
+        Whether a token is real, shape (n, t); default all.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Scores, larger for members.
+
+    Raises
+    ------
+    DataError
+        As `loss_score`, or the two shapes differ.
+
+    Notes
+    -----
+    Cost: O(n t) time, O(n t) memory.
+    Held by: tests/select/test_membership.py::test_scores_equal_plain_loops
+
+    References
+    ----------
+    .. [Carlini2021] Extracting Training Data from Large Language Models. Carlini, 2021, USENIX
+       Security.
+
+    Examples
+    --------
+    >>> reference_score([[-1.0, -3.0]], [[-2.0, -3.0]]).tolist()
+    [0.5]
+    """
+    return loss_score(log_probs, mask) - loss_score(
+        _same_shape(reference_log_probs, log_probs, "reference_log_probs"), mask
+    )
+
+
+def min_k_score(
+    log_probs: np.ndarray, mask: np.ndarray | None = None, *, fraction: float = 0.2
+) -> np.ndarray:
+    """Min-K % Prob: the mean of the lowest log-probabilities of each text.
+
+        s = mean of the k lowest l_i,   k = max(1, floor(fraction t))
+
+    At ``fraction=1`` it is `loss_score`. With members and non-members drawn alike it is no better
+    than the loss on the small models of our tests, against what the paper reports for large ones.
+
+    Parameters
+    ----------
+    log_probs
+        l, shape (n, t).
+    mask
+        Whether a token is real, shape (n, t); default all.
+    fraction
+        Share of the tokens, above 0 and at most 1; one token at least.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Scores, larger for members.
+
+    Raises
+    ------
+    DataError
+        Shapes differ, a value is NaN or above 0, or a text has no token.
+    OptionError
+        The fraction is outside (0, 1].
+
+    Notes
+    -----
+    Cost: O(n t log t) time, O(n t) memory.
+    Held by: tests/select/test_membership.py::test_scores_equal_plain_loops
+
+    References
+    ----------
+    .. [M242] Detecting Pretraining Data from Large Language Models. Shi, 2024, arXiv 2310.16789.
+
+    Examples
+    --------
+    >>> min_k_score([[-1.0, -5.0, -2.0, -0.1, -3.0]], fraction=0.4).tolist()
+    [-4.0]
+    """
+    values, real = _checked(log_probs, mask)
+    return _lowest(values, real, fraction)
+
+
+def min_k_plus_plus_score(
+    log_probs: np.ndarray,
+    means: np.ndarray,
+    deviations: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    fraction: float = 0.2,
+) -> np.ndarray:
+    """Min-K %++: the mean of the lowest log-probabilities, standardised over the vocabulary.
+
+        z_i = (l_i - mu_i) / sd_i,   s = mean of the k lowest z_i
+        mu_i = sum_v p(v | x_<i) log p(v | x_<i),   sd_i^2 the variance of log p(v | x_<i), v ~ p
+
+    Asks whether a token is likely for its place, not likely as such. Where the model is certain
+    (sd_i = 0) z_i is 0. A model that is confident in general gains nothing.
+
+    Parameters
+    ----------
+    log_probs
+        l, shape (n, t).
+    means, deviations
+        mu and sd of the log-probabilities of the vocabulary under the model at each place, shape
+        (n, t).
+    mask
+        Whether a token is real, shape (n, t); default all.
+    fraction
+        Share of the tokens, above 0 and at most 1; one token at least.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Scores, larger for members.
+
+    Raises
+    ------
+    DataError
+        Shapes differ, values are NaN, deviations negative, or a text has no token.
+    OptionError
+        The fraction is outside (0, 1].
+
+    Notes
+    -----
+    Cost: O(n t log t) time, O(n t) memory.
+    Held by: tests/select/test_membership.py::test_scores_equal_plain_loops
+
+    References
+    ----------
+    .. [Zhang2025] Min-K%++: Improved Baseline for Detecting Pre-Training Data from Large Language
+       Models. Zhang, 2025, ICLR, arXiv 2404.02936.
+
+    Examples
+    --------
+    >>> min_k_plus_plus_score([[-1.0, -5.0]], [[-2.0, -3.0]], [[1.0, 2.0]], fraction=0.5).tolist()
+    [-1.0]
+    """
+    values, real = _checked(log_probs, mask)
+    centre = np.where(real, _same_shape(means, values, "means"), 0.0)
+    spread = np.where(real, _same_shape(deviations, values, "deviations"), 0.0)
+    if np.isnan(centre).any() or not (spread >= 0).all():
+        raise DataError("means hold NaN, or deviations are NaN or negative, at unmasked tokens")
+    sure = spread == 0
+    z = np.where(sure, 0.0, (values - centre) / np.where(sure, 1.0, spread))
+    return _lowest(z, real, fraction)
+
+
+def dc_pdd_score(
+    log_probs: np.ndarray,
+    tokens: np.ndarray,
+    reference_counts: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    cap: float = 0.01,
+) -> np.ndarray:
+    """DC-PDD: cross-entropy of the model's token probabilities against token frequencies.
+
+        a_i = min(-p_i log q(x_i), cap),   q(v) = (c_v + 1) / (sum_u c_u + V)
+        s = mean of a_i over the first occurrence of each distinct token
+
+    p_i = exp(l_i). A common word has high p and high q and says little. The cap decides much: the
+    authors tune it for each data set, and at 0.01 nearly every token of a good model reaches it.
+
+    Parameters
+    ----------
+    log_probs
+        l, shape (n, t).
+    tokens
+        Number of each token in the vocabulary, shape (n, t).
+    reference_counts
+        c: how often each token stands in a reference corpus of the same tokeniser, shape (V,).
+    mask
+        Whether a token is real and has a prefix, shape (n, t); default all but the first column.
+    cap
+        Above 0; infinity for none.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Scores, larger for members.
+
+    Raises
+    ------
+    DataError
+        Shapes differ, values are NaN, a token is outside the vocabulary, or a text has no token.
+    OptionError
+        The cap is not above 0.
+
+    Notes
+    -----
+    Cost: O(n t log t) time, O(n t + V) memory.
+    Held by: tests/select/test_membership.py::test_scores_equal_plain_loops
+
+    References
+    ----------
+    .. [M382] Pretraining Data Detection for Large Language Models: A Divergence-based Calibration
+       Method. Zhang, 2024, arXiv 2409.14781.
+
+    Examples
+    --------
+    >>> counts = [90, 7, 0]
+    >>> dc_pdd_score([[0.0, -1.0, -1.0]], [[0, 1, 2]], counts, cap=9.0).round(3).tolist()
+    [1.312]
+    """
+    if not cap > 0:
+        raise OptionError(f"cap is {cap}; expected above 0")
+    if mask is None:
+        mask = np.ones(np.shape(log_probs), dtype=bool)
+        mask[:, :1] = False
+    values, real = _checked(log_probs, mask)
+    names = _same_shape(tokens, values, "tokens").astype(np.int64)
+    counts = np.asarray(reference_counts, dtype=np.float64)
+    if counts.ndim != 1 or not (counts >= 0).all():
+        raise DataError("reference_counts must be one count a token of the vocabulary, shape (V,)")
+    if real.any() and not ((names[real] >= 0) & (names[real] < len(counts))).all():
+        raise DataError(f"tokens must be numbers from 0 to {len(counts) - 1}, rows of the counts")
+    log_q = np.log(counts + 1.0) - math.log(counts.sum() + len(counts))
+    names = np.where(real, names, 0)
+    amount = np.minimum(-np.exp(values) * log_q[names], cap)
+    # A stable sort by token brings the first occurrence to the front of its run.
+    keyed = np.where(real, names, len(counts))
+    order = np.argsort(keyed, axis=1, kind="stable")
+    ordered = np.take_along_axis(keyed, order, axis=1)
+    first = np.ones(ordered.shape, dtype=bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first &= ordered < len(counts)
+    amount = np.take_along_axis(amount, order, axis=1)
+    return np.where(first, amount, 0.0).sum(axis=1) / first.sum(axis=1)
+
+
+def _checked(log_probs: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
+    values = np.asarray(log_probs, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] == 0:
+        raise DataError(f"log_probs have shape {values.shape}; expected (n, t), a text a row")
+    real = np.ones(values.shape, dtype=bool) if mask is None else np.asarray(mask)
+    if real.shape != values.shape or real.dtype != np.bool_:
+        raise DataError(
+            f"mask has shape {real.shape} and type {real.dtype}; expected booleans of shape "
+            f"{values.shape}"
+        )
+    empty = ~real.any(axis=1)
+    if empty.any():
+        raise DataError(f"row {int(empty.argmax())} has no unmasked token; drop such texts")
+    bad = real & ~(values <= 1e-6)
+    if bad.any():
+        row, place = np.argwhere(bad)[0]
+        raise DataError(
+            f"log_probs: {int(bad.sum())} values are NaN or above 0 (first at row {row}, token "
+            f"{place}); give natural logarithms of probabilities"
+        )
+    return np.where(real, values, 0.0), real
+
+
+def _same_shape(given: Any, like: Any, name: str) -> np.ndarray:
+    values = np.asarray(given, dtype=np.float64)
+    if values.shape != np.shape(like):
+        raise DataError(f"{name} have shape {values.shape}; expected {np.shape(like)}")
+    return values
+
+
+def _lowest(values: np.ndarray, real: np.ndarray, fraction: float) -> np.ndarray:
+    if not 0.0 < fraction <= 1.0:
+        raise OptionError(f"fraction is {fraction}; expected above 0 and at most 1")
+    k = np.maximum(1, np.floor(fraction * real.sum(axis=1) + 1e-9)).astype(np.int64)
+    ordered = np.sort(np.where(real, values, np.inf), axis=1)
+    chosen = np.arange(values.shape[1]) < k[:, None]
+    return np.where(chosen, ordered, 0.0).sum(axis=1) / k
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class MembershipResult(Result):
+    """Whether scores tell members from non-members, and whether that is about membership.
+
+    Attributes
+    ----------
+    auc
+        Share of pairs in which the member scores higher, with its interval.
+    tpr
+        Share of members found at each false-positive rate of ``fpr``, with intervals.
+    fpr
+        The false-positive rates.
+    pvalue
+        Of "scores of members are not larger", by permutation; ``None`` where the evidence is
+        refused.
+    evidence
+        ``"sound"``, ``"discounted"`` or ``"refused"`` by the guard; ``"unguarded"`` without texts.
+    guard
+        What the guard found.
+    n_members, n_nonmembers
+        Texts on each side.
+    status
+        The outcome in a sentence.
+    """
+
+    auc: Estimate
+    tpr: tuple[Estimate, ...]
+    fpr: tuple[float, ...]
+    pvalue: float | None
+    evidence: str
+    guard: BlindGuard | None
+    n_members: int
+    n_nonmembers: int
+    status: str = ""
+
+
+def membership_test(
+    scores_members: np.ndarray,
+    scores_nonmembers: np.ndarray,
+    *,
+    blind_members: Any = None,
+    blind_nonmembers: Any = None,
+    fpr: Sequence[float] = (0.01, 0.05),
+    n_permutations: int = 999,
+    units_members: np.ndarray | None = None,
+    units_nonmembers: np.ndarray | None = None,
+    level: float = 0.05,
+    random_state: RandomState = None,
+) -> MembershipResult:
+    """Test that a model's scores are larger for members, after asking whether they must be.
+
+        AUC = P(s(member) > s(non-member)) + 1/2 P(=),   TPR(f) = P(s(member) > c_f)
+
+    c_f is the score that a share f of the non-members exceeds. The p-value permutes labels and is
+    exact when members and non-members are draws of one law: whether they are is what the guard
+    tests, on the texts (or dates, lengths, features) alone, before the scores are looked at. Where
+    they are not, the p-value says nothing about membership and is not given.
+
+    Parameters
+    ----------
+    scores_members, scores_nonmembers
+        Any score of this module, larger for members; shapes (n,) and (m,).
+    blind_members, blind_nonmembers
+        Texts, or features of shapes (n, d) and (m, d), that the guard looks at.
+    fpr
+        False-positive rates of the table.
+    n_permutations
+        Permutations of the p-value and of the guard's test.
+    units_members, units_nonmembers
+        Integer unit of each text, such as its document: units are permuted as wholes.
+    level
+        Of the guard's test; intervals cover 95 %.
+    random_state
+        Seed.
+
+    Returns
+    -------
+    MembershipResult
+        AUC, TPR, p-value, and what the evidence is worth.
+
+    Raises
+    ------
+    DataError
+        A side is empty, or scores are missing.
+    OptionError
+        Only one side of the blind data, a rate outside (0, 1).
+
+    Notes
+    -----
+    Cost: O((n + m) B) time and memory, and the guard's.
+    Held by: tests/select/test_membership.py::test_pvalues_are_valid
+
+    References
+    ----------
+    .. [Das2024] Blind Baselines Beat Membership Inference Attacks for Foundation Models. Das,
+       2024, arXiv 2406.16201.
+    .. [Carlini2022] Membership Inference Attacks From First Principles. Carlini, 2022, IEEE S&P.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> found = membership_test(rng.normal(1, 1, 200), rng.normal(0, 1, 200), random_state=0)
+    >>> found.evidence, found.pvalue, found.auc.low > 0.7
+    ('unguarded', 0.001, True)
+    """
+    for rate in fpr:
+        if not 0.0 < rate < 1.0:
+            raise OptionError(f"fpr holds {rate}; expected rates between 0 and 1")
+    if (blind_members is None) != (blind_nonmembers is None):
+        raise OptionError("blind_members and blind_nonmembers go together; give both or neither")
+    rng = as_generator(random_state)
+    high, low = np.asarray(scores_members, float), np.asarray(scores_nonmembers, float)
+    guard = None
+    if blind_members is not None:
+        guard = blind_guard(
+            blind_members,
+            blind_nonmembers,
+            scores_members=high,
+            scores_nonmembers=low,
+            n_permutations=n_permutations,
+            units_members=units_members,
+            units_nonmembers=units_nonmembers,
+            level=level,
+            random_state=child_seed(rng),
+        )
+    area = auc_interval(low, high, units_q=units_nonmembers, units_p=units_members)
+    evidence = "unguarded" if guard is None else guard.evidence
+    pvalue = None
+    if evidence in ("sound", "unguarded"):
+        pvalue = _auc_pvalue(low, high, n_permutations, units_nonmembers, units_members, rng)
+    if guard is not None:
+        status = guard.status
+    else:
+        status = (
+            "nothing was checked but the scores; give the texts as blind_members and "
+            "blind_nonmembers, since a difference of date or topic looks like membership"
+        )
+    return MembershipResult(
+        auc=area,
+        tpr=tuple(true_positive_rate(low, high, rate) for rate in fpr),
+        fpr=tuple(fpr),
+        pvalue=pvalue,
+        evidence=evidence,
+        guard=guard,
+        n_members=len(high),
+        n_nonmembers=len(low),
+        status=status,
+    )
+
+
+def _auc_pvalue(
+    low: np.ndarray,
+    high: np.ndarray,
+    n_permutations: int,
+    units_q: np.ndarray | None,
+    units_p: np.ndarray | None,
+    rng: np.random.Generator,
+) -> float:
+    scores = np.concatenate([low, high])
+    design = permutation_design(
+        len(low),
+        len(high),
+        n_permutations=n_permutations,
+        units_q=units_q,
+        units_p=units_p,
+        rng=rng,
+    )
+    ranks = len(scores) * placements(scores, scores) + 0.5
+    sums = np.add.reduceat(ranks[design.order], design.starts[:-1])
+    called_q = design.labels @ design.sizes.astype(np.float64)
+    called_p = len(scores) - called_q
+    above = sums.sum() - design.labels @ sums - called_p * (called_p + 1) / 2
+    pairs = called_q * called_p
+    return permutation_pvalue(
+        np.divide(above, pairs, out=np.full(len(pairs), 0.5), where=pairs > 0)
+    )
+
+
+def true_positive_rate(
+    low: np.ndarray, high: np.ndarray, rate: float, level: float = 0.95
+) -> Estimate:
+    """Share of members above the non-members' upper quantile, with a conservative interval.
+
+    Half of the error goes to the threshold (order statistics of the non-members), half to the
+    share (Clopper and Pearson), so that the interval covers at every size; with too few
+    non-members for the rate it says so by reaching down to 0.
+    """
+    from scipy.special import bdtr, betaincinv
+
+    m, n = len(low), len(high)
+    ordered = np.sort(low)[::-1]
+    tail = (1.0 - level) / 4
+
+    def above(k: int) -> int:
+        """Members above the (k + 1)-th largest non-member."""
+        if k < 0:
+            return 0
+        return n if k >= m else int((high > ordered[k]).sum())
+
+    # The number of non-members above the true threshold is Binomial(m, rate).
+    chances = bdtr(np.arange(m + 1), m, rate)
+    fewest = int(np.searchsorted(chances, tail))
+    most = int(np.searchsorted(chances, 1 - tail))
+    k_low = above(fewest - 1)
+    k_high = n if most >= m else int((high >= ordered[most]).sum())
+    bottom = float(betaincinv(k_low, n - k_low + 1, tail)) if k_low else 0.0
+    top = float(betaincinv(k_high + 1, n - k_high, 1 - tail)) if k_high < n else 1.0
+    return Estimate(
+        above(math.floor(rate * m)) / n,
+        bottom,
+        top,
+        level=level,
+        method=f"TPR at FPR {rate:g}; order statistics and Clopper-Pearson",
+    )
