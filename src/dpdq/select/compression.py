@@ -99,6 +99,17 @@ def _zstandard(level: int, dictionary: bytes, trained: bool) -> Callable[[Any], 
     return lambda text: len(compress(text))
 
 
+def _sizes_of(texts: list[memoryview], size: Callable[[Any], int]) -> np.ndarray:
+    """Compressed size of each text, long ones in pieces; 0 for an empty one."""
+    out = np.zeros(len(texts))
+    for row, text in enumerate(texts):
+        if 0 < len(text) <= _PIECE:
+            out[row] = size(text)
+        elif len(text):
+            out[row] = sum(size(text[at : at + _PIECE]) for at in range(0, len(text), _PIECE))
+    return out
+
+
 def _trained(sides: list[list[bytes]], size: int, level: int) -> tuple[list[bytes], bool]:
     """A dictionary of each side, trained on both or, of too little text, plain on both."""
     zstandard: Any = require("zstandard", "codec 'zstd'")
@@ -273,16 +284,10 @@ class CompressionAlignment(Utility):
         if self.codec_ == "gzip":
             self._pairs(texts, out)
             return out
-        by_pool, by_target = self._compressors()
-        for row, text in enumerate(texts):
-            if len(text) == 0:
-                continue
-            if len(text) <= _PIECE:
-                standard, size = by_pool(text), by_target(text)
-            else:
-                pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
-                standard, size = sum(map(by_pool, pieces)), sum(map(by_target, pieces))
-            out[row] = (standard - size) / standard
+        # One compressor after the other: taking turns would empty the processor's caches.
+        standard, size = (_sizes_of(texts, each) for each in self._compressors())
+        some = standard > 0
+        out[some] = (standard[some] - size[some]) / standard[some]
         return out
 
     def _pairs(self, texts: list[memoryview], out: np.ndarray) -> None:

@@ -101,7 +101,7 @@ class TextClassifierRatio(Utility):
 
     Notes
     -----
-    Cost: O(bytes) time (about 60 ns a byte; the fit some fifty such passes over what it reads),
+    Cost: O(bytes) time (about 30 ns a byte; the fit some fifty such passes over what it reads),
     O(bytes of ``max_texts`` texts) memory in the fit.
     Held by: tests/select/test_text_classifier.py::test_finds_hidden_targets_in_real_pools
 
