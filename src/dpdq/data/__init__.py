@@ -32,5 +32,6 @@ __getattr__, __dir__, __all__ = _attach(
         "units_for_tests": "folds",
         "Reference": "reference",
         "samplers": "samplers",
+        "pruning_samplers": "pruning_samplers",
     },
 )

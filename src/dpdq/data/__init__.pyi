@@ -1,3 +1,4 @@
+from dpdq.data import pruning_samplers as pruning_samplers
 from dpdq.data import samplers as samplers
 from dpdq.data.features import Features as Features
 from dpdq.data.folds import ExclusionMask as ExclusionMask
@@ -26,6 +27,7 @@ __all__ = [
     "infer_columns",
     "level_changes",
     "open_source",
+    "pruning_samplers",
     "row_hashes",
     "samplers",
     "schema_difference",

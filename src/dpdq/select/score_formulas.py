@@ -1,7 +1,7 @@
 """Scores of training rows as functions of whole arrays.
 
-The theory stands in `dpdq.select.training_scores`. Each is the definition in one expression. The accumulators of `training_scores` reach the same
-numbers from batches.
+Each is its definition in one expression; the theory, and accumulators that reach the same numbers
+from batches, stand in `dpdq.select.training_scores`.
 """
 
 from __future__ import annotations
