@@ -13,12 +13,26 @@ from typing import Annotated
 import typer
 
 from dpdq import __version__
-from dpdq.cli import compare_commands, methods_command, reweight_command, select_command
+from dpdq.cli import (
+    compare_commands,
+    contamination_command,
+    dedupe_command,
+    methods_command,
+    reweight_command,
+    select_command,
+)
 from dpdq.cli._shared import app
 
 __all__ = ["app", "main"]
 
-COMMANDS = (compare_commands, methods_command, reweight_command, select_command)
+COMMANDS = (
+    compare_commands,
+    methods_command,
+    reweight_command,
+    select_command,
+    dedupe_command,
+    contamination_command,
+)
 
 
 class _NoPandas(importlib.abc.MetaPathFinder):

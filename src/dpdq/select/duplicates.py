@@ -207,7 +207,8 @@ def near_duplicates(
     n_bytes
         Also join rows that share a passage of so many bytes (`shared_passages`).
     columns
-        Columns of text, joined by line breaks; default all columns of text.
+        Columns of text, joined by line breaks; by default ``text``,
+        ``content``, ``document`` or ``body``, else all of text.
     engine
         Where the pass over the pool runs.
 
@@ -308,7 +309,8 @@ def exact_duplicates(
     scores
         With ``keep="score"``: a number a row, larger is better.
     columns
-        Columns of text, joined by line breaks; default all columns of text.
+        Columns of text, joined by line breaks; by default ``text``,
+        ``content``, ``document`` or ``body``, else all of text.
     engine
         Where the pass over the pool runs.
 

@@ -82,7 +82,8 @@ def shared_passages(
         Logarithm to base 2 of the bits of each table: 28 makes two tables of 32 MiB, right for
         pools up to a few hundred MB; add 3 for ten times as much.
     columns
-        Columns of text, joined by line breaks; default all columns of text.
+        Columns of text, joined by line breaks; by default ``text``,
+        ``content``, ``document`` or ``body``, else all of text.
     engine
         Where the two passes over the pool run.
 

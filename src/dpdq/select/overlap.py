@@ -127,7 +127,8 @@ def benchmark_overlap(
     threshold
         Part of an item's n-grams from which it counts as contaminated.
     columns_q, columns_p
-        Columns of text of either side, joined by line breaks; default all columns of text.
+        Columns of text of either side, joined by line breaks; by default ``text``,
+        ``content``, ``document`` or ``body``, else all of text.
     engine
         Where the pass over q runs.
 
