@@ -139,7 +139,8 @@ def _estimates(
         order = np.argsort(-counts, kind="stable")
         if len(order) > _MOST_LEVELS:
             warnings.append(f"The {_MOST_LEVELS} most frequent of {len(order)} classes are shown")
-        outcomes = {found[k]: (texts == found[k]).astype(float) for k in order[:_MOST_LEVELS]}
+        shown = [1] if len(found) == 2 else order[:_MOST_LEVELS]
+        outcomes = {str(found[k]): (texts == found[k]).astype(float) for k in shown}
     weights = needed.astype(float) if design is None else design
     rows = []
     for name, outcome in outcomes.items():

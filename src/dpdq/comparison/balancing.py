@@ -309,8 +309,8 @@ def balance(
     run = {
         "dpdq": dpdq.__version__,
         "python": platform.python_version(),
-        "q": {"name": have.label},
-        "p": {"name": sides[1].label if p is not None else _name(targets)},
+        "q": {"name": _file_name(q)},
+        "p": {"name": _file_name(targets if p is None else p)},
         "options": options,
         "seconds": {name: round(took, 3) for name, took in steps.seconds.items()},
         "started": started.isoformat(timespec="seconds"),
@@ -322,12 +322,9 @@ def _child(seed: int) -> int:
     return child_seed(np.random.default_rng(seed))
 
 
-def _name(targets: Any) -> str:
-    return (
-        os.path.basename(os.fspath(targets))
-        if isinstance(targets, (str, os.PathLike))
-        else "totals"
-    )
+def _file_name(data: Any) -> str | None:
+    """The name of a file, None for what is in memory."""
+    return os.path.basename(os.fspath(data)) if isinstance(data, (str, os.PathLike)) else None
 
 
 def _need(source: Source, names: Sequence[str]) -> None:
@@ -425,10 +422,10 @@ def _sentence(report: Any, weights: Any, reached: bool) -> str:
             f"{report.largest_after:.2g} standard deviations off, and {worth}."
         )
     k = len(report.margins)
+    after = "none" if report.largest_after < 1e-6 else f"{report.largest_after:.2g}"
     balanced = (
-        f"{'all ' if k > 1 else ''}{k} margin{'s' if k > 1 else ''} balance"
-        f"{'' if k > 1 else 's'}, from at most {report.largest_before:.2g} standard deviations "
-        f"before to {report.largest_after:.1g} after"
+        f"{f'all {k} margins balance' if k > 1 else 'the margin balances'} (largest difference "
+        f"{report.largest_before:.2g} standard deviations before, {after} after)"
     )
     if not weights.ok:
         return f"Weighting reaches p at too high a price: {balanced}, but {worth}."

@@ -120,7 +120,8 @@ def balance_steps(balance: Mapping[str, Any]) -> list[str]:
     verdict, weights = part(balance, "verdict"), part(balance, "weights")
     advice, label = part(balance, "advice"), part(balance, "label")
     steps: list[str] = []
-    if part(balance, "concept_shift").get("detected") is True:
+    changed = part(balance, "concept_shift").get("detected") is True
+    if changed:
         steps.append(
             "The relation between the covariates and the label changed: weights cannot mend that. "
             "Collect labels from p and train on them."
@@ -143,10 +144,8 @@ def balance_steps(balance: Mapping[str, Any]) -> list[str]:
     if advice.get("weight") is True:
         steps.append("Train models with the weights: on held-out rows they do better on p.")
     elif advice:
-        steps.append(
-            "Train models without the weights, which are not shown to help them; use the weights "
-            "to evaluate."
-        )
+        text = "Train models without the weights, which are not shown to help them"
+        steps.append(f"{text}{'' if changed else '; use the weights to evaluate'}.")
     if label and part(balance, "concept_shift").get("detected") is None:
         steps.append(
             "Label some rows of p: whether P(Y|X) is unchanged cannot be seen without, and every "

@@ -390,7 +390,10 @@ def _advice(
     if gain.low > 0:
         text = f"Weight: it lowers the {loss} on p by {gain.estimate:.2g} ({span})"
     elif gain.high < 0:
-        text = f"Do not weight: it raises the {loss} on p by {-gain.estimate:.2g} ({span})"
+        text = (
+            f"Do not weight: it raises the {loss} on p by {-gain.estimate:.2g} "
+            f"({-gain.high:.2g} to {-gain.low:.2g})"
+        )
     else:
         text = (
             f"Weighting is not shown to help: it changes the {loss} on p by "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,13 @@ __all__ = ["ScoreRows", "SpooledRatios"]
 class SpooledRatios:
     """Log ratios of many rows on disk, in row order, read back in blocks.
 
+    Attributes
+    ----------
+    n_rows
+        Rows so far.
+    close
+        Call it to give the disk back; the end of the object does.
+
     Notes
     -----
     Cost: 8 bytes of disk a row; memory of one block.
@@ -40,6 +48,7 @@ class SpooledRatios:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="dpdq-")  # noqa: SIM115 - until close
+        self.close = weakref.finalize(self, self._file.close)  # gives the disk back
         self.n_rows = 0
 
     def append(self, values: Array) -> None:
@@ -57,10 +66,6 @@ class SpooledRatios:
             self._file.seek(8 * start)
             yield np.frombuffer(self._file.read(8 * count), dtype=np.float64)
         self._file.seek(0, os.SEEK_END)
-
-    def close(self) -> None:
-        """Give the disk back."""
-        self._file.close()
 
 
 class ScoreRows(Pass["list[Array] | SpooledRatios", SpooledRatios]):
