@@ -213,7 +213,7 @@ def balance_summary(balance: Mapping[str, Any]) -> str:
         facts.append(("", shorten(label.get("caveat") or "", 100)))
     advice = part(balance, "advice")
     if advice:
-        facts.append(("advice", shorten(advice.get("status") or "", 200)))
+        facts.append(("advice", shorten(advice.get("status") or "", 400)))
     lost = as_float(part(balance, "rows").get("zero"))
     if lost:
         share = percent(
