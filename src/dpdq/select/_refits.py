@@ -20,6 +20,16 @@ from dpdq.select._base import Price, take_rows
 __all__ = ["Game", "check_n_jobs", "each_of", "fit_price", "fit_rows", "row_scores", "seeded"]
 
 
+def _check_estimator(estimator: Any) -> None:
+    from sklearn.base import BaseEstimator
+
+    if not isinstance(estimator, BaseEstimator):
+        raise InputTypeError(
+            f"estimator is a {type(estimator).__name__}; give a scikit-learn classifier or "
+            "regressor that is not fitted"
+        )
+
+
 def seeded(estimator: Any, seed: int) -> Any:
     """An unfitted copy whose unset ``random_state`` (nested ones too) is the seed.
 
@@ -30,11 +40,7 @@ def seeded(estimator: Any, seed: int) -> Any:
     """
     from sklearn.base import clone
 
-    if not hasattr(estimator, "fit") or not hasattr(estimator, "get_params"):
-        raise InputTypeError(
-            f"estimator is a {type(estimator).__name__}; give a scikit-learn classifier or "
-            "regressor that is not fitted"
-        )
+    _check_estimator(estimator)
     model: Any = clone(estimator)
     unset = [
         name
@@ -55,6 +61,7 @@ def is_regressor(estimator: Any) -> bool:
     from sklearn.base import is_classifier
     from sklearn.base import is_regressor as regressor
 
+    _check_estimator(estimator)
     if is_classifier(estimator) == regressor(estimator):
         raise InputTypeError(
             f"estimator is a {type(estimator).__name__}, which is neither a classifier nor a "

@@ -387,8 +387,7 @@ class DataShapley(Valuer):
             share = (1 - self.level) * 6.0 / (math.pi * look) ** 2
             depth = math.log(4.0 / share)
             reach = 2.0 * (self.metric_range or 0.0)
-            half = np.sqrt(2.0 * pairs * error**2 * depth / pairs)
-            half = half + 7.0 * reach * depth / (3.0 * (pairs - 1))
+            half = np.sqrt(2.0 * depth) * error + 7.0 * reach * depth / (3.0 * (pairs - 1))
         relative = running.relative_error()
         text = (
             f"{value_text(values, n_test, 'groups' if names else 'rows')}; relative error "

@@ -220,4 +220,4 @@ def _wilson(share: np.ndarray, n: np.ndarray, level: float) -> tuple[np.ndarray,
     z2 = float(ndtri(0.5 + level / 2)) ** 2
     centre = (share * n + z2 / 2) / (n + z2)
     half = np.sqrt(z2) / (n + z2) * np.sqrt(n * share * (1 - share) + z2 / 4)
-    return centre - half, centre + half
+    return np.minimum(centre - half, share), np.maximum(centre + half, share)  # rounding aside
