@@ -2,6 +2,8 @@ from dpdq.select._base import Price as Price
 from dpdq.select._base import Utility as Utility
 from dpdq.select.chosen import Selection as Selection
 from dpdq.select.compression import CompressionAlignment as CompressionAlignment
+from dpdq.select.coverage import FacilityLocation as FacilityLocation
+from dpdq.select.coverage import KCenter as KCenter
 from dpdq.select.duplicates import Duplicates as Duplicates
 from dpdq.select.duplicates import band_curve as band_curve
 from dpdq.select.duplicates import exact_duplicates as exact_duplicates
@@ -11,6 +13,8 @@ from dpdq.select.guard import BlindGuard as BlindGuard
 from dpdq.select.guard import blind_guard as blind_guard
 from dpdq.select.knn_shapley import KNNShapley as KNNShapley
 from dpdq.select.leave_one_out import LeaveOneOut as LeaveOneOut
+from dpdq.select.likelihood import LikelihoodRatio as LikelihoodRatio
+from dpdq.select.likelihood import likelihood_ratio as likelihood_ratio
 from dpdq.select.mechanisms import gumbel_top_k as gumbel_top_k
 from dpdq.select.mechanisms import quota as quota
 from dpdq.select.mechanisms import threshold as threshold
@@ -51,6 +55,7 @@ from dpdq.select.training_scores import ForgettingCounts as ForgettingCounts
 from dpdq.select.training_scores import GraNd as GraNd
 from dpdq.select.training_scores import SelfInfluence as SelfInfluence
 from dpdq.select.training_scores import VarianceOfGradients as VarianceOfGradients
+from dpdq.select.transport_gradients import TransportGradient as TransportGradient
 from dpdq.select.values import Values as Values
 
 __all__: list[str]
