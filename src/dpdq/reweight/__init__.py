@@ -42,6 +42,7 @@ __getattr__, __dir__, __all__ = attach(
         "EntropyBalancing": "entropy",
         "StableBalancingWeights": "stable",
         "KernelBalancing": "kernel_balancing",
+        "EnergyBalancing": "energy_balancing",
         "CovariateBalancingPropensity": "covariate_balancing",
         "InversePropensityWeighting": "propensity",
         "OverlapWeights": "overlap",

@@ -7,6 +7,7 @@ from dpdq.reweight.diagnostics import BalanceReport as BalanceReport
 from dpdq.reweight.dro import cvar_loss as cvar_loss
 from dpdq.reweight.dro import dro_loss as dro_loss
 from dpdq.reweight.dro import dro_weights as dro_weights
+from dpdq.reweight.energy_balancing import EnergyBalancing as EnergyBalancing
 from dpdq.reweight.entropy import EntropyBalancing as EntropyBalancing
 from dpdq.reweight.estimates import Coefficients as Coefficients
 from dpdq.reweight.group_losses import GroupDRO as GroupDRO

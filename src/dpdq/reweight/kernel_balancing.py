@@ -338,7 +338,7 @@ def _turned(features: _Features, problem: Problem, y: Array) -> _Features:
     values, vectors = eigh(np.sum(grams, axis=0))
     values = np.maximum(values, 0.0)
     cross, variance = vectors.T @ np.sum(crosses, axis=0), float(share @ rest**2)
-    if not variance > 0:
+    if not variance > 1e-24 * float(share @ y**2):
         raise OptionError("outcome is constant on the rows of q; leave it out")
     errors = []
     for ridge in _RIDGES:
