@@ -73,8 +73,12 @@ class Weighter(Parameterised, abc.ABC):
     def __repr__(self) -> str:
         text = self._shown_parameters()
         if "weights_" in vars(self):
-            text += f", fitted: {self._weights!r}, {len(self.margins_)} margins"
+            weights = repr(self._weights).replace("towards p", f"towards {self._aim()}")
+            text += f", fitted: {weights}, {len(self.margins_)} margins"
         return text
+
+    def _aim(self) -> str:
+        return "p" if self.target_ == "p" else f"the {self.target_} of q and p"
 
     # ------------------------------------------------------------- the role
     def fit(
@@ -239,7 +243,7 @@ class Weighter(Parameterised, abc.ABC):
         values = outcome(y, len(self.weights_), self.weights_ > 0)[self._kept]
         weights = self.weights_[self._kept]
         reason = "" if self._weights.ok else self._weights.status
-        over = "" if self.target_ == "p" else f" over the {self.target_} of q and p, not over p"
+        over = "" if self.target_ == "p" else f" over {self._aim()}, not over p"
         if estimand == "mean":
             mean = float(weights @ values / weights.sum())
             scores = np.where(weights > 0, values - mean, 0.0)[:, None]

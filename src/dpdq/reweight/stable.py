@@ -119,7 +119,7 @@ class StableBalancingWeights(ExtendingWeighter):
         given = self.tolerance
         if not isinstance(given, Mapping):
             return np.full(len(problem.functions), float(given))
-        known = {*problem.recipe.names, *(margin.name for margin in problem.margins)}
+        known = {*problem.recipe.names, *(margin.name for margin in problem.functions._all)}
         for name in given:
             if name not in known:
                 shown = ", ".join(map(repr, problem.recipe.names[:20]))
