@@ -11,7 +11,7 @@ from dpdq.errors import DataError, NotFittedError, OptionError, OverlapError
 from dpdq.reweight.sampling_error import (
     SamplingErrorCorrectingSampler,
     SamplingErrorCorrection,
-    sampling_error,
+    outcome_error,
 )
 
 TARGET = np.array([0.5, 0.25, 0.15, 0.07, 0.03])
@@ -24,21 +24,21 @@ def as_law(shares):
 
 # ------------------------------------------------------------- known answers
 def test_error_by_hand():
-    error = sampling_error([6, 2, 0], [0.5, 0.25, 0.25])
+    error = outcome_error([6, 2, 0], [0.5, 0.25, 0.25])
     assert error.kl == pytest.approx(0.75 * np.log(1.5) + 0.25 * np.log(1.0))
     assert error.total_variation == pytest.approx(0.25)
     assert error.missing == pytest.approx(0.25)
     assert error.expected_kl == pytest.approx(2 / 16)
     assert "25 % of the target never came" in error.status
-    assert sampling_error([5, 5], [1, 1]).kl == pytest.approx(0)
-    assert sampling_error([5, 5], [1, 1]).status.startswith("Nearer")
-    assert sampling_error([500, 100], [1, 1]).status.startswith("Further")
-    excluded = sampling_error({"a": 1, "b": 2}, {"b": 1, "a": 0})
+    assert outcome_error([5, 5], [1, 1]).kl == pytest.approx(0)
+    assert outcome_error([5, 5], [1, 1]).status.startswith("Nearer")
+    assert outcome_error([500, 100], [1, 1]).status.startswith("Further")
+    excluded = outcome_error({"a": 1, "b": 2}, {"b": 1, "a": 0})
     assert excluded.kl is None
     assert "another law" in excluded.status
     # 2 n KL of independent draws is chi-squared: mean K - 1 = 4 over 2,000 draws of 400.
     counts = np.random.default_rng(0).multinomial(400, TARGET, size=2000)
-    mean = np.mean([sampling_error(c, TARGET).kl for c in counts])
+    mean = np.mean([outcome_error(c, TARGET).kl for c in counts])
     assert mean == pytest.approx(4 / 800, rel=0.12)  # five standard errors are 8 %, 1/n bias 1 %
 
 
@@ -147,7 +147,7 @@ def test_kl_falls_faster_than_independent_draws():
     for n in (50, 200, 800):
         sampler = SamplingErrorCorrectingSampler(as_law(TARGET), random_state=n)
         sampler.draw(n)
-        found[n] = sampling_error(sampler.counts[None], TARGET)
+        found[n] = outcome_error(sampler.counts[None], TARGET)
         assert found[n].kl < 0.5 * found[n].expected_kl
     assert found[800].kl < found[50].kl / 16  # 1/n^2, where independent draws have 1/n
     assert found[800].status.startswith("Nearer")
@@ -225,9 +225,9 @@ def test_failures_name_what_is_wrong():
         (lambda: fitted.estimate([1.0, np.nan, 1.0]), DataError, "not finite on rows with weight"),
         (lambda: fitted.estimate([1.0, 1.0, 1.0], level=1.0), OptionError, "level is 1.0"),
         (lambda: SamplingErrorCorrection({"a": -1.0}).fit(["a"]), OptionError, "target is"),
-        (lambda: sampling_error([0, 0], [1, 1]), DataError, "not all 0"),
-        (lambda: sampling_error([1], [1, 1]), OptionError, r"counts have shape \(1,\)"),
-        (lambda: sampling_error({"z": 1}, {"a": 1}), OptionError, "outcome 'z' has no share"),
+        (lambda: outcome_error([0, 0], [1, 1]), DataError, "not all 0"),
+        (lambda: outcome_error([1], [1, 1]), OptionError, r"counts have shape \(1,\)"),
+        (lambda: outcome_error({"z": 1}, {"a": 1}), OptionError, "outcome 'z' has no share"),
         (lambda: sampler.draw(), OptionError, "one of them"),
         (lambda: sampler.draw(contexts=["x"]), OptionError, "context 'x' has no target"),
         (

@@ -19,7 +19,7 @@ is reported and the estimate is then about the rest. With few draws an outcome t
 on single rows; with many contexts or outcomes that is every row.
 
 Which one: `SamplingErrorCorrection` for data at hand; `SamplingErrorCorrectingSampler` where you
-still choose what is drawn; `sampling_error` for either, to see the distance.
+still choose what is drawn; `outcome_error` for either, to see the distance.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
     "SamplingError",
     "SamplingErrorCorrectingSampler",
     "SamplingErrorCorrection",
-    "sampling_error",
+    "outcome_error",
 ]
 
 
@@ -75,7 +75,7 @@ class SamplingError(Result):
     status: str = ""
 
 
-def sampling_error(counts: Any, target: Any) -> SamplingError:
+def outcome_error(counts: Any, target: Any) -> SamplingError:
     """Distance of the outcomes that came from the law over them.
 
         KL(c / n || pi) = sum_a c_a / n log(c_a / (n pi_a))
@@ -114,7 +114,7 @@ def sampling_error(counts: Any, target: Any) -> SamplingError:
 
     Examples
     --------
-    >>> error = sampling_error({"left": 6, "right": 2}, {"left": 0.5, "right": 0.5})
+    >>> error = outcome_error({"left": 6, "right": 2}, {"left": 0.5, "right": 0.5})
     >>> round(error.kl, 4), error.total_variation, error.missing
     (0.1308, 0.25, 0.0)
     """

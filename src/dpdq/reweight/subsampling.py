@@ -22,7 +22,7 @@ the same as subsampling and keep all rows. The diagnostic looks along one direct
 itself fitted: give it scores of rows that were held out.
 
 Which one: `tail_diagnostic` first, `GroupBalancedSubsampler` where it says so, and worst-group
-error on held-out rows (`dpdq.shift`) as the judge.
+error on held-out rows (`dpdq.reweight.worst_group`) as the judge.
 """
 
 from __future__ import annotations
