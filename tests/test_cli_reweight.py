@@ -84,6 +84,22 @@ def test_methods(method, sides):
     assert found["balance"]["largest_after"] < 0.1 < found["balance"]["largest_before"]
 
 
+@pytest.mark.parametrize("method", ["overlap", "stable", "kernel", "energy"])
+def test_methods_for_other_aims(method, tmp_path):
+    pq.write_table(Q.slice(0, 300), tmp_path / "q.parquet")
+    pq.write_table(P.slice(0, 200), tmp_path / "p.parquet")
+    result = call(tmp_path / "q.parquet", tmp_path / "p.parquet", *ROLES, "--method", method,
+                  "--label", "rich", "--out", tmp_path / "page")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert ("on the overlap, by weighting" in page) == (method == "overlap")
+    if method in ("kernel", "energy"):
+        refused = call(tmp_path / "q.parquet", tmp_path / "p.parquet", "--method", method,
+                       "--save-model", tmp_path / "m.dpdq")  # fmt: skip
+        assert refused.exit_code == 2
+        assert "Balancing" in refused.stderr
+
+
 def test_methods_of_levels(sides):
     for method in ("raking", "post-stratification"):
         result = call(*sides, *ROLES, "--method", method, "--bins", 4, "--json")
@@ -267,6 +283,7 @@ def test_apply_gives_the_same_bits_on_all_engines(sides, tmp_path):
     assert len(set(found)) == 1
 
 
+@pytest.mark.slow
 def test_apply_keeps_no_rows_in_memory(sides, tmp_path):
     """Two million rows of 8 bytes a number pass through less than 200 MiB above an empty start."""
     call(*sides, "--columns", "age", "--save-model", tmp_path / "m.dpdq")
@@ -420,6 +437,7 @@ def test_the_documentation_runs(tmp_path, monkeypatch):
     assert space["drawn"] == pytest.approx(space["wanted"], abs=0.05)
 
 
+@pytest.mark.slow
 def test_adult_by_sex(shared_data, tmp_path):
     """Without relationship weights balance; with relationship crossed by status nothing does."""
     table = pq.read_table(shared_data / "adult.parquet")

@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from dpdq.errors import DataError, InputTypeError, OptionError
 from dpdq.reweight import (
+    EnergyBalancing,
     EntropyBalancing,
     InversePropensityWeighting,
     Reweighted,
@@ -199,6 +200,13 @@ def test_an_estimator_of_ones_own_agrees_with_ours():
     ours = weighting_advice(weighter, number)
     theirs = weighting_advice(weighter, number, estimator=LinearRegression(), X=q)
     assert theirs.gain.estimate == pytest.approx(ours.gain.estimate, rel=1e-5)
+
+
+def test_a_method_without_errors_of_its_own():
+    q, p, rng = sides(300, 2)
+    weighter = EnergyBalancing().fit(q, p)
+    found = weighting_advice(weighter, rng.normal(size=300))
+    assert found.gain.low < found.gain.estimate < found.gain.high
 
 
 def test_a_changed_relation_is_said():

@@ -14,8 +14,10 @@ from dpdq.reweight import (
     CovariateBalancingPropensity,
     EntropyBalancing,
     InversePropensityWeighting,
+    OverlapWeights,
     PostStratification,
     Raking,
+    StableBalancingWeights,
     Weighter,
     load,
     save,
@@ -57,6 +59,8 @@ CASES = {
     "ipw-bins": (InversePropensityWeighting(penalty=0.001, bins=5), {}),
     "raking": (Raking(bins=6), {}),
     "raking-joint": (Raking(bins=4), {"interactions": [("town", "flag")]}),
+    "stable": (StableBalancingWeights(), {"moments": 2}),
+    "overlap": (OverlapWeights(), {}),
     "cells": (PostStratification(bins=3, collapse=True), {}),
 }
 

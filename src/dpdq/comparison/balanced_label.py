@@ -100,7 +100,12 @@ def label_part(
     if known_p is not None and len(levels) > 1:
         concept = _concept(tables, values, needed, known_p, name, numeric, seed, warnings)
         part["concept_shift"] = concept
-    if part["outcome"] is None:
+    if weighter.target_ != "p":
+        warnings.append(
+            f"The weights stand for the {weighter.target_} of q and p, so that nothing is said of "
+            "models on p"
+        )
+    elif part["outcome"] is None:
         warnings.append(
             f"{name!r} has {len(levels)} classes; whether to weight is said of numbers and of two "
             "classes"

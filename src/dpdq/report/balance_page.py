@@ -80,6 +80,7 @@ def _view(balance: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str
         "run": r,
         "names": {s: _source_name(part(r, s).get("name"), s) for s in ("q", "p")},
         "margins": records(b["balance"], "margins"),
+        "target": _target(b),
         "wanted": "p" if b.get("target", "p") == "p" else "target",
         "sensitivity": sensitivity,
         "has_change": any(as_float(row.get("change")) is not None for row in sensitivity),
@@ -87,6 +88,12 @@ def _view(balance: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str
         "verdict": {"sentence": first, "rest": rest},
         "steps": balance_steps(b),
     }
+
+
+def _target(balance: Mapping[str, Any]) -> str:
+    """What weighted rows stand for, in words."""
+    target = balance.get("target", "p")
+    return "p" if target == "p" else f"the {shorten(target, 30)}"
 
 
 def _estimates(label: Any) -> list[dict[str, Any]]:
@@ -205,7 +212,7 @@ def balance_summary(balance: Mapping[str, Any]) -> str:
         text = (
             f"{shorten(row.get('name'), 24)} {_num(row.get('q'))} on q, {_num(p.get('estimate'))}"
         )
-        text += f"{f' ({ends})' if ends else ''} on p by weighting"
+        text += f"{f' ({ends})' if ends else ''} on {_target(balance)} by weighting"
         if seen:
             text += f", {_num(seen.get('estimate'))} observed"
         facts.append(("label", text))

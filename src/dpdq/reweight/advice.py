@@ -251,9 +251,10 @@ def weighting_advice(
         H = (b_w - b)' V^-1 (b_w - b),  chi-square if the model is right and P(Y|X) is the same
 
     V is the sandwich variance of the difference, which needs no equal variances. The interval of
-    the gain takes the fitted models as they are and knows that the weights were estimated. Misleads
-    where P(Y|X) differs between q and p (give ``concept_pvalue``), where weights stand for p on the
-    margins alone, and where they rest on a few rows: then the gain is as unsure as they are.
+    the gain takes the fitted models as they are and knows that the weights were estimated, where
+    the weighter's own `estimate` does. Misleads where P(Y|X) differs between q and p (give
+    ``concept_pvalue``), where weights stand for p on the margins alone, and where they rest on a
+    few rows: then the gain is as unsure as they are.
 
     Parameters
     ----------
@@ -340,6 +341,8 @@ def weighting_advice(
         gain[kept] = held_out_gain(losses, folds, design, weights)
     found = weighter.estimate(gain, level=level)
     assert isinstance(found, Estimate)
+    if found.low is None:  # a method without errors of its own: its weights as they are
+        found = weighter._weights.mean(gain, level=level)
     loss = "log loss" if kind == "logistic" else "squared error"
     found = dataclasses.replace(
         found, method=f"held-out {loss} under the weights, {int(n_folds)} folds; {_NO_CLAIM}"

@@ -68,7 +68,7 @@ class Reweighted(Parameterised):
 
     Notes
     -----
-    Cost: that of the weighter and of the estimator.
+    Cost: one fit of the weighter and one of the estimator (two fits in all).
     Held by: tests/reweight/test_pipeline.py::test_equals_weights_by_hand
 
     References

@@ -46,6 +46,8 @@ _FITTED = {
     "Raking": _TILTED,
     "PostStratification": ("_names", "_known", "_known_log"),
     "InversePropensityWeighting": ("coef_", "intercept_", "_model", "_clip"),
+    "StableBalancingWeights": ("coef_", "intercept_"),
+    "OverlapWeights": ("coef_", "intercept_", "_model"),
 }
 
 
@@ -124,7 +126,7 @@ def save(weighter: Weighter, path: str | os.PathLike[str]) -> None:
     ----------
     weighter
         A fitted `EntropyBalancing`, `CovariateBalancingPropensity`, `InversePropensityWeighting`,
-        `Raking` or `PostStratification`.
+        `Raking`, `PostStratification`, `StableBalancingWeights` or `OverlapWeights`.
     path
         The file, usually with the ending ``.dpdq``; it appears whole or not at all.
 
