@@ -18,13 +18,20 @@ Which one:
   cap where exact balance costs too many rows; from rows of p or from population totals.
 - `Raking` for tables of levels, from totals of each column or joint table, as surveys do;
   `PostStratification` where the joint shares of all cells are known and no cell is empty.
+- `StableBalancingWeights` keeps the most effective rows: least variance, a tolerance a margin, and
+  zeros.
+- `KernelBalancing` where the outcome bends in ways that no list of margins holds: all smooth
+  functions at once; `EnergyBalancing` the joint law, without a model or a bandwidth, on thousands
+  of rows and without an interval.
 - `CovariateBalancingPropensity` for a propensity model tested against its own balance: ``"over"``
   has a statistic that says whether log r is linear in the margins.
 - `InversePropensityWeighting` where there are more margins than can be balanced: a ridge shrinks
   what the data cannot tell.
+- `OverlapWeights` changes the question: q and p are both weighted to where they meet, where no
+  weight explodes (``target_`` is ``"overlap"``).
 
 All of them: ``fit(q, p)``, then ``weights_``, ``diagnostics()``, ``estimate(y)``,
-``sensitivity()`` and ``log_ratio(x)`` for rows never seen.
+``sensitivity()``, and all but `EnergyBalancing` ``log_ratio(x)`` for rows never seen.
 
 Where p is not known but near, or is the worst of some groups, losses take the place of weights:
 `dro_loss` (any divergence), `cvar_loss`, `kl_tilted_loss`, `group_dro_loss`, `label_dro_loss`,
