@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = attach(
         "LikelihoodRatio": "likelihood",
         "likelihood_ratio": "likelihood",
         "TransportGradient": "transport_gradients",
+        "MetadataBalance": "metadata",
         "select_rows": "pool_jobs",
         "PoolSelection": "pool_jobs",
         "write_selected": "pool_files",

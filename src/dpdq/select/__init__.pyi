@@ -27,6 +27,7 @@ from dpdq.select.membership import min_k_plus_plus_score as min_k_plus_plus_scor
 from dpdq.select.membership import min_k_score as min_k_score
 from dpdq.select.membership import reference_score as reference_score
 from dpdq.select.membership import zlib_score as zlib_score
+from dpdq.select.metadata import MetadataBalance as MetadataBalance
 from dpdq.select.monte_carlo_shapley import DataShapley as DataShapley
 from dpdq.select.ngrams import DSIR as DSIR
 from dpdq.select.ngrams import NGramRatio as NGramRatio

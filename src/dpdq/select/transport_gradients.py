@@ -207,7 +207,7 @@ class TransportGradient(Utility):
             for at in range(0, len(rows), _BLOCK):
                 gain = self._shift - _cost(rows[at : at + _BLOCK], self._target, self.order)
                 if self.epsilon_ > 0:
-                    smooth = logsumexp(gain / self.epsilon_, axis=1, b=self._share)
+                    smooth: Any = logsumexp(gain / self.epsilon_, axis=1, b=self._share)
                     out[at : at + _BLOCK] = self.epsilon_ * smooth
                 else:
                     out[at : at + _BLOCK] = gain.max(axis=1)
