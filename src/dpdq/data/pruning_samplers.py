@@ -124,8 +124,8 @@ def loss_groups(losses: np.ndarray, n_groups: int) -> np.ndarray:
 
     Lloyd's iteration on sorted values: the centres are means between cuts, the cuts lie midway
     between centres. It starts where a smooth law has its best groups (as dense as the cube root of
-    its density) and draws nothing at random, so every rank finds the same groups. Values that are all equal are split evenly by place; groups that would be empty
-    do not exist.
+    its density) and draws nothing at random, so every rank finds the same groups. Values that are
+    all equal are split evenly by place; groups that would be empty do not exist.
 
     Parameters
     ----------
