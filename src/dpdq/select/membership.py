@@ -16,9 +16,9 @@ that is true for real tokens. A first token without a prefix should be masked ou
 What no score fixes: that members and non-members are otherwise alike. Pages before and after a
 date differ in their dates, and a score then measures the date. `membership_test` therefore takes
 the texts as well and first asks whether they differ without any model
-(`dpdq.select.guard`). Which member when: the loss is hard to beat where the two sides are
-drawn alike (the tests hold that on a small model); Min-K %++ where the whole vocabulary's
-log-probabilities are to be had; a reference model where there is a good one.
+(`dpdq.select.guard`). Which member when: Min-K % as a rule; Min-K %++ where the whole
+vocabulary's log-probabilities are to be had, for a little more; a reference model where there is a
+good one; DC-PDD only with a cap tuned on texts of known membership.
 """
 
 from __future__ import annotations
@@ -198,8 +198,9 @@ def min_k_score(
 
         s = mean of the k lowest l_i,   k = max(1, floor(fraction t))
 
-    At ``fraction=1`` it is `loss_score`. With members and non-members drawn alike it is no better
-    than the loss on the small models of our tests, against what the paper reports for large ones.
+    At ``fraction=1`` it is `loss_score`. On small character models of real text, members and others
+    drawn alike, its AUC is 0.86 where the loss has 0.80 and zlib 0.83; of large models that saw
+    each text about once, studies without a shift report AUCs near 0.5 for all of these scores.
 
     Parameters
     ----------
@@ -230,6 +231,8 @@ def min_k_score(
     References
     ----------
     .. [M242] Detecting Pretraining Data from Large Language Models. Shi, 2024, arXiv 2310.16789.
+    .. [Duan2024] Do Membership Inference Attacks Work on Large Language Models? Duan, 2024,
+       arXiv 2402.07841.
 
     Examples
     --------

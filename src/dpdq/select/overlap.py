@@ -36,7 +36,8 @@ __all__ = ["BenchmarkOverlap", "benchmark_overlap"]
 
 SHORTEST = 5  # tokens of an item that is judged
 _NEXT = np.uint64(0xD6E8FEB86659FD93)
-_PLACES = 64  # of one window in the benchmark that are followed
+_PLACES = 64  # of one window in one item that are followed
+_PAIRS = 2_000_000  # of a window of q and a place in the benchmark, at a time
 _FILTER_BITS = 22
 
 
@@ -148,8 +149,8 @@ def benchmark_overlap(
     -----
     Cost: O(bytes of q) time (about 60 ns a byte), memory of the benchmark (about 40 bytes a byte)
     and one block. Shares are exact up to collisions of 64-bit hashes. Passages are compared byte
-    for byte; a window of n_bytes that stands in more than 64 places of the benchmark is followed
-    from 64 of them, so that an item made of such windows alone may be reported too short.
+    for byte; a window of n_bytes that stands in more than 64 places of one item (a rule of dashes)
+    is followed from 64 of them, so that a passage in such text may be reported too short.
     Held by: tests/select/test_overlap.py::test_shares_and_passages_equal_brute_force
 
     References
@@ -275,12 +276,13 @@ class FindItems(Pass[tuple[np.ndarray, ...], tuple[np.ndarray, np.ndarray, np.nd
     def init(self) -> tuple[np.ndarray, ...]:
         n = len(self.text)
         seen = np.zeros(len(self.tables().grams.values), dtype=bool)
-        return seen, np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)
+        nothing = np.zeros(0, dtype=np.uint64)
+        return seen, np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64), nothing
 
     def map(
         self, state: tuple[np.ndarray, ...], batch: pa.RecordBatch, first_row: int
     ) -> tuple[np.ndarray, ...]:
-        seen, longest, row_q = state
+        seen, longest, row_q, followed = state
         tables = self.tables()
         text = filled(joined_text(batch, self.columns or []))
         for grams in gram_blocks(text, 1, 63):
@@ -290,12 +292,9 @@ class FindItems(Pass[tuple[np.ndarray, ...], tuple[np.ndarray, np.ndarray, np.nd
                     seen[at] = True
         done = first_row
         for raw, bounds in text_blocks(text):
-            for item, length, row in tables.passages(raw, bounds):
-                better = length > longest[item]
-                longest[item[better]] = length[better]
-                row_q[item[better]] = done + row[better]
+            followed = tables.update(raw, bounds, done, longest, row_q, followed)
             done += len(bounds) - 1
-        return seen, longest, row_q
+        return seen, longest, row_q, followed
 
     def merge(
         self, left: tuple[np.ndarray, ...], right: tuple[np.ndarray, ...]
@@ -305,6 +304,7 @@ class FindItems(Pass[tuple[np.ndarray, ...], tuple[np.ndarray, np.ndarray, np.nd
             left[0] | right[0],
             np.where(later, right[1], left[1]),
             np.where(later, right[2], left[2]),
+            np.union1d(left[3], right[3]),
         )
 
     def finish(self, state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -354,37 +354,98 @@ class _Tables:
             offset += len(raw)
         self.raw = np.concatenate(raws)
         hashes, place = np.concatenate(found), np.concatenate(places)
+        owner = np.concatenate(owners)
         self.lookup = _Lookup(hashes)
         codes = np.searchsorted(self.lookup.values, hashes)
-        order = np.argsort(codes, kind="stable")
-        self._place, self._owner = place[order], np.concatenate(owners)[order]
-        self._starts = np.searchsorted(codes[order], np.arange(len(self.lookup.values) + 1))
+        order = np.lexsort((place, owner, codes))
+        codes, place, owner = codes[order], place[order], owner[order]
+        fresh = np.ones(len(codes), dtype=bool)
+        fresh[1:] = (codes[1:] != codes[:-1]) | (owner[1:] != owner[:-1])
+        lead = np.flatnonzero(fresh)
+        few = (
+            np.arange(len(codes)) - np.repeat(lead, np.diff(np.append(lead, len(codes)))) < _PLACES
+        )
+        self._place, self._owner = place[few], owner[few]
+        self._starts = np.searchsorted(codes[few], np.arange(len(self.lookup.values) + 1))
 
-    def passages(
-        self, raw: np.ndarray, bounds: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Item, bytes and row (in the block) of the longest passages, an item once, if any."""
+    def _places(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the codes, and a place of it in the benchmark, for all places."""
+        counts = self._starts[codes + 1] - self._starts[codes]
+        which = np.repeat(np.arange(len(codes)), counts)
+        within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return which, self._starts[codes[which]] + within
+
+    def _floors(self, codes: np.ndarray, longest: np.ndarray) -> np.ndarray:
+        """The shortest passage known so far among the items that hold each window."""
+        unique, inverse = np.unique(codes, return_inverse=True)
+        _, there = self._places(unique)
+        counts = self._starts[unique + 1] - self._starts[unique]
+        known = longest[self._owner[there]]
+        return np.minimum.reduceat(known, np.cumsum(counts) - counts)[inverse]
+
+    def update(
+        self,
+        raw: np.ndarray,
+        bounds: np.ndarray,
+        first_row: int,
+        longest: np.ndarray,
+        row_q: np.ndarray,
+        followed: np.ndarray,
+    ) -> np.ndarray:
+        """Take the longest passages of a block of texts into account, in place.
+
+        Returns the runs followed so far, by the hash of their bytes.
+        """
         hashes, place, owner = self._windows(raw, bounds)
         at, code = self.lookup.find(hashes)
         if not len(at):
-            return
-        counts = np.minimum(self._starts[code + 1] - self._starts[code], _PLACES)
-        which = np.repeat(np.arange(len(at)), counts)
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        there = self._starts[code[which]] + within
-        here = place[at[which]]
-        other = self._place[there]
-        # Windows that go on along one diagonal, inside one text of each side, are one passage.
-        item, row = self._owner[there], owner[at[which]]
+            return followed
+        here, row = place[at], owner[at]
+        # Runs of windows one after the other in one text: equal ones are followed once, and none
+        # once all items of its windows know a passage as long as the run.
+        fresh = np.ones(len(at), dtype=bool)
+        fresh[1:] = (np.diff(here) != 1) | (np.diff(row) != 0)
+        starts = np.flatnonzero(fresh)
+        sizes = np.diff(np.append(starts, len(at)))
+        within = np.arange(len(at)) - np.repeat(starts, sizes)
+        terms = mix64(hashes[at] + within.astype(np.uint64) * _NEXT)
+        content = np.add.reduceat(terms, starts)
+        content, first = np.unique(content, return_index=True)
+        first = first[~np.isin(content, followed)]
+        followed = np.union1d(followed, content)
+        run = np.repeat(np.arange(len(sizes)), sizes)
+        reach = (sizes + self.n_bytes - 1)[run]
+        pending = np.flatnonzero(np.isin(run, first))
+        while len(pending):
+            short = self._floors(code[pending], longest) < reach[pending]
+            pending = pending[np.isin(run[pending], run[pending[short]])]
+            if not len(pending):
+                break
+            pairs = np.cumsum(self._starts[code[pending] + 1] - self._starts[code[pending]])
+            last = run[pending[min(int(np.searchsorted(pairs, _PAIRS)), len(pending) - 1)]]
+            ready = run[pending] <= last
+            some, pending = pending[ready], pending[~ready]
+            self._follow(raw, here[some], code[some], first_row + row[some], longest, row_q)
+        return followed
+
+    def _follow(
+        self,
+        raw: np.ndarray,
+        here: np.ndarray,
+        code: np.ndarray,
+        row: np.ndarray,
+        longest: np.ndarray,
+        row_q: np.ndarray,
+    ) -> None:
+        """Join windows that go on along one diagonal, inside one text of each side."""
+        which, there = self._places(code)
+        here, row = here[which], row[which]
+        other, item = self._place[there], self._owner[there]
         order = np.lexsort((here, item, row, here - other))
         here, other, item, row = here[order], other[order], item[order], row[order]
         fresh = np.ones(len(here), dtype=bool)
-        fresh[1:] = (
-            (np.diff(here) != 1)
-            | (np.diff(other) != 1)
-            | (np.diff(item) != 0)
-            | (np.diff(row) != 0)
-        )
+        fresh[1:] = (np.diff(here) != 1) | (np.diff(other) != 1)
+        fresh[1:] |= (np.diff(item) != 0) | (np.diff(row) != 0)
         starts = np.flatnonzero(fresh)
         ends = np.append(starts[1:], len(here)) - 1
         # Equal hashes are equal bytes but once in 2^64: the first byte of each window, and the
@@ -402,4 +463,6 @@ class _Tables:
         item, length, row = item[order], length[order], row[order]
         best = np.ones(len(item), dtype=bool)
         best[1:] = item[1:] != item[:-1]
-        yield item[best], length[best], row[best]
+        best &= length > longest[item]
+        longest[item[best]] = length[best]
+        row_q[item[best]] = row[best]
