@@ -378,7 +378,7 @@ class SMOTENC(_Oversampler):
 
     Notes
     -----
-    Cost: as `SMOTE`, with one column a level.
+    Cost: O(n_c^2 (d + levels)) time a class of n_c rows, O(n_c (d + levels)) memory.
     Held by: tests/reweight/test_oversampling.py::test_smotenc_equals_imbalanced_learn
 
     References

@@ -137,7 +137,7 @@ class PriorCorrected(Parameterised):
 
     Notes
     -----
-    Cost: that of the sampler and the estimator.
+    Cost: that of the sampler and the estimator, and O(n K) a prediction.
     Held by: tests/reweight/test_priors.py::test_brier_is_repaired_on_breast_cancer
 
     References
