@@ -220,8 +220,9 @@ def test_coverage_on_adult(shared_data):
 
 @pytest.mark.slow
 def test_coverage_of_ten_selections(shared_data):
-    shares = coverage(shared_data, 10, 100, n_anchors=100)
-    assert all(0.85 <= share <= 1 for share in shares), shares
+    """100 draws each; of 1,000 at 95 % fewer than 900 or more than 985 hold below 1e-6."""
+    shares = coverage(shared_data, 10, 100, n=800, m=600, n_anchors=60)
+    assert all(0.8 <= share <= 1 for share in shares), shares
     assert 0.9 <= np.mean(shares) <= 0.985
 
 

@@ -127,6 +127,15 @@ def test_dependent_margins_are_no_trouble():
         )
 
 
+def test_tolerances_by_name_survive_leaving_a_covariate_out():
+    q, p = shifted(400, 300)
+    model = StableBalancingWeights(tolerance={"x0": 0.1, "x1": 0.05}).fit(q, p)
+    left = {each.column: each for each in model.sensitivity()}
+    assert all(each.smd_after is not None for each in left.values())
+    margins = {each.margin: abs(each.smd_after) for each in model.diagnostics().margins}
+    assert margins == pytest.approx({"x0": 0.1, "x1": 0.05, "x2": 0.0}, abs=1e-9)
+
+
 def test_population_targets():
     q, _ = shifted()
     model = StableBalancingWeights().fit(q, targets={"x0": 0.4, "x1": -0.1})
