@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from dpdq._random import RandomState, as_generator, child_seed, mix64, row_keys
-from dpdq.data.sources import open_source
+from dpdq.data.sources import reading
 from dpdq.engine import Engine
 from dpdq.errors import DataError, InputTypeError, NotFittedError, OptionError
 from dpdq.passes import Pass
@@ -139,9 +139,9 @@ class MetadataBalance(Utility):
 
     Balances what the list names, and drops what it does not: look at the share of rows without an
     entry first. An entry of a common word ("the", "image") names every text and does nothing but
-    let ``cap`` more of them by. Far above a random draw on pools of rare and frequent kinds, it ties
-    with a draw by inverse frequency where texts name one entry each. As a utility for `top_k` it ranks rows of rare entries first;
-    `select` draws as published.
+    let ``cap`` more of them by. On pools of rare and frequent kinds it is far above a random draw,
+    and ties with one by inverse frequency where texts name one entry each. As a utility for `top_k`
+    it ranks rows of rare entries first; `select` draws as published.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ class MetadataBalance(Utility):
             The utility.
         """
         self._check()
-        with open_source(q, side="q") as pool:
+        with reading(q, side="q") as pool:
             job = CountEntries(self.entries, text_columns(pool, columns))
             return self._learn(Entries(self.entries), (engine or Engine()).run(job, pool))
 
