@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpdq.data import Source, open_source
-from dpdq.data.sources import recut
+from dpdq.data.sources import reading, recut
 from dpdq.errors import DataError, FileError, InputTypeError, OptionError
 from dpdq.passes import BLOCK_ROWS
 
@@ -188,3 +188,18 @@ def test_importing_the_room_loads_no_reader():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_reading_closes_only_what_it_opened(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("a\n1\n2\n")
+    closed = []
+    with reading(path, side="q") as source:
+        assert source.n_rows == 2
+        source._on_close = lambda: closed.append("own")
+    assert closed == ["own"]
+    mine = open_source(path, side="q")
+    mine._on_close = lambda: closed.append("mine")
+    with reading(mine, side="q") as source:
+        assert source is mine
+    assert closed == ["own"]

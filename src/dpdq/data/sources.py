@@ -17,6 +17,7 @@ timestamps, lists of numbers.
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from dpdq.data.reference import Reference
 
-__all__ = ["Source", "open_source", "recut"]
+__all__ = ["Source", "open_source", "reading", "recut"]
 
 
 class Source(abc.ABC):
@@ -409,3 +410,22 @@ def open_source(
     from dpdq.data.frames import frame_source
 
     return frame_source(data, side, columns)
+
+
+@contextlib.contextmanager
+def reading(data: Any, *, side: str, columns: Sequence[str] | None = None) -> Iterator[Source]:
+    """Open the rows of one side for a while.
+
+    What was opened here is closed in the end; a `Source` that was handed in stays open.
+
+    Parameters
+    ----------
+    data, side, columns
+        As for `open_source`.
+    """
+    source = open_source(data, side=side, columns=columns)
+    try:
+        yield source
+    finally:
+        if not isinstance(data, Source):
+            source.close()

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from dpdq.data import _values
 from dpdq.data.schema import Column, ignored_columns, infer_columns
-from dpdq.data.sources import open_source
+from dpdq.data.sources import open_source, reading
 from dpdq.errors import DataError, OptionError
 from dpdq.ratio._common import as_rows
 from dpdq.reweight._common import Array
@@ -208,6 +208,11 @@ def read_sides(
         if isinstance(raw_q[name], tuple):
             levels.append(_fit_levels(name, sides, (targets or {}).get(name)))
         elif bins is not None:
+            if columns is not None and name not in given:
+                owner = name.rpartition("[")[0]
+                raise DataError(
+                    f"column {owner!r} is an embedding, which bins= cannot cut; leave it out"
+                )
             levels.append(_fit_bins(name, sides, bins))
         else:
             missing = any(bool(np.isnan(side).any()) for side in sides)
@@ -246,7 +251,7 @@ def _tables(
     q: Any, p: Any, types: Mapping[str, str] | None, targets: Mapping[str, Any] | None
 ) -> tuple[tuple[Column, ...], tuple[str, ...], tuple[pa.Table, pa.Table | None]]:
     """Common columns with their kinds, names of those left out, and the tables."""
-    with open_source(q, side="q") as source:
+    with reading(q, side="q") as source:
         names = list(source.schema.names)
         if targets is not None:
             names = _target_columns(targets, names)
@@ -259,7 +264,7 @@ def _tables(
                     wanted[name] = "categorical"
         columns = tuple(infer_columns(table_q, table_q, types=wanted))
         return columns, (), (table_q, None)
-    with open_source(p, side="p") as source:
+    with reading(p, side="p") as source:
         common = [name for name in names if name in source.schema.names]
         if not common:
             raise DataError("q and p have no column in common; give the same columns")

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from dpdq._random import RandomState
-from dpdq.data.sources import Source, open_source
+from dpdq.data.sources import Source, reading
 from dpdq.engine import Engine
 from dpdq.errors import DataError, InputTypeError, NotFittedError, OptionError
 from dpdq.passes import Pass
@@ -302,11 +302,11 @@ class NGramRatio(Utility):
             No column of text, or a side without n-grams.
         """
         self._check()
-        with open_source(p, side="p") as target:
+        with reading(p, side="p") as target:
             names = text_columns(target, columns)
             texts = [joined_text(batch, names) for batch in target.batches(names)]
         texts_p = pa.concat_arrays(texts) if texts else pa.array([], pa.large_string())
-        with open_source(q, side="q") as pool:
+        with reading(q, side="q") as pool:
             return self.fit_counts(pool, texts_p, text_columns(pool, columns), engine or Engine())
 
     def fit_counts(

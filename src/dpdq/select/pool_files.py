@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dpdq.data.sources import Source, open_source
+from dpdq.data.sources import Source, reading
 from dpdq.data.writing import write_table_batches
 from dpdq.errors import DataError
 from dpdq.passes import Pass
@@ -126,7 +126,7 @@ def write_selected(pool: Any, selection: Selection, path: str | os.PathLike[str]
     -----
     Cost: one read of the pool, memory of one block.
     """
-    with open_source(pool, side="q") as source:
+    with reading(pool, side="q") as source:
         if source.n_rows != selection.n_pool:
             raise DataError(
                 f"{source.label} has {source.n_rows:,} rows and the selection is of "

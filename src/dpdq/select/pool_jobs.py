@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from dpdq._random import RandomState, as_generator, child_seed
 from dpdq.data.sampling import bottom_k_rows
-from dpdq.data.sources import Source, open_source
+from dpdq.data.sources import Source, reading
 from dpdq.engine import Engine
 from dpdq.errors import DataError, OptionError
 from dpdq.results import Result
@@ -222,7 +222,7 @@ def select_rows(
     _check(budget, fraction, unit, utility, score, target, mechanism)
     seed = child_seed(as_generator(random_state))
     note = progress or (lambda _step, _done, _all: None)
-    with open_source(pool, side="q") as source:
+    with reading(pool, side="q") as source:
         if source.n_rows == 0:
             raise DataError(f"{source.label} is empty; there is nothing to select")
         origin = _origin(source, source_column, quota)
@@ -342,7 +342,7 @@ def _is_row(target: list[Any]) -> bool:
 def _fit(model: Utility, source: Source, target: Any, names: Sequence[str], engine: Engine) -> None:
     parts = []
     for each in _targets(target):
-        with open_source(each, side="p") as side:
+        with reading(each, side="p") as side:
             columns = [name for name in names if name in side.schema.names]
             own = text_columns(side, columns or None)
             parts += [joined_text(batch, own) for batch in side.batches(own)]
