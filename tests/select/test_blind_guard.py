@@ -14,6 +14,7 @@ def real_texts(seed, n):
     return texts[:n], texts[n:]
 
 
+@pytest.mark.slow
 def test_level_without_a_shift():
     """150 splits of one law: more rejections than 25 have chance below one in a million."""
     rejected = refused = 0
