@@ -95,7 +95,7 @@ def _labelled(lines: list[str], label: str) -> str:
 
 def _references(lines: list[str]) -> Iterator[tuple[str, str]]:
     key, parts = "", []
-    for line in [*lines, ".. [end] "]:
+    for line in [*lines, ".. [end] ."]:
         match = _REFERENCE.match(line.strip())
         if match:
             if key:

@@ -35,7 +35,7 @@ class MMDTest:
 
     Notes
     -----
-    Cost: that of `mmd_test`, each time.
+    Cost: that of `mmd_test`, O(n² d) time for exact kernels, each time.
     Held by: tests/distance/test_mmd_reference.py::test_reference_reused
 
     References

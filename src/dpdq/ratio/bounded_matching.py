@@ -77,7 +77,7 @@ def match_means(
 
     Notes
     -----
-    Cost: one product and one sort of n numbers a step.
+    Cost: one product with K and O(n log n) time a step, O(n) memory beside K.
     Held by: tests/ratio/test_mean_matching.py::test_optimum_against_an_independent_solver
 
     References

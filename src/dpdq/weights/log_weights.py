@@ -80,7 +80,7 @@ def effective_sample_size(log_weights: Any) -> float:
     Notes
     -----
     Cost: O(n) time, O(n) memory.
-    Held by: tests/test_weights.py::testeffective_size_is_n_over_one_plus_chi2
+    Held by: tests/test_weights.py::test_effective_size_is_n_over_one_plus_chi2
 
     References
     ----------
