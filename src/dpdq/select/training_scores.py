@@ -11,9 +11,10 @@ initialisations), checkpoints or epochs t:
 
 All grow with how hard a row is for the model. What they do not fix is whether hard means
 informative or wrong: flipped labels and outliers stand at the top too, so with label noise leave a
-band at the top out (`CalibratedPruner(offset=...)`), or read the top as a list of suspects. At
-strong pruning (below some 30 % kept) the hardest rows alone train worse than random ones:
-`dpdq.select.pruning`.
+band at the top out (`CalibratedPruner(offset=...)`), or read the top as a list of suspects: on
+digits with flipped labels all but the variance of gradients find the flips, which stays at chance
+there. At strong pruning the hardest rows alone train far worse than random ones (10 % of digits or
+MNIST kept: by 29 points and more): `dpdq.select.pruning`.
 
 Each is fed batches of row numbers by any training loop, is saved by `state_dict`, and plays the
 role of a utility; the same scores as functions of whole arrays stand in
@@ -365,7 +366,7 @@ class VarianceOfGradients(TrainingScore):
         mean_j sd_t (s_tij),   then z-scored within the class (0 without spread)
 
     Means and squares are updated checkpoint by checkpoint (Welford), so no gradients are kept.
-    Compares rows within a class only.
+    Compares rows within a class only, and found no flipped labels on digits (AUROC 0.5).
 
     Raises
     ------
