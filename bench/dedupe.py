@@ -4,7 +4,8 @@ python bench/dedupe.py            each job in its own process, into bench/output
 python bench/dedupe.py JOB        near, passages, overlap
 PEER/bin/python bench/dedupe.py peer       the same near-duplicates by datasketch, on words split by
                                            white space (an environment from
-                                           bench/peers/datasketch.txt)
+                                           bench/peers/datasketch.txt); with DPDQ_PEER naming
+                                           that Python, the first form runs it too
 
 The pool is real text in chunks of 430 characters: the sources of the packages that are installed
 here. Into it go 2,000 copies of rows with one word changed. "cpu" is the process's own time over
@@ -129,13 +130,22 @@ def main():
         peer() if sys.argv[1] == "peer" else job(sys.argv[1])
         return
     lines = []
-    for name in ("near", "passages", "overlap"):
+    runs = [(sys.executable, name) for name in ("near", "passages", "overlap")]
+    if os.environ.get("DPDQ_PEER"):
+        runs.append((os.environ["DPDQ_PEER"], "peer"))
+    sources = os.environ.get("DPDQ_BENCH_SOURCES") or sysconfig.get_paths()["purelib"]
+    for python, name in runs:
         done = subprocess.run(
-            [sys.executable, __file__, name],
+            [python, __file__, name],
             capture_output=True,
             text=True,
             check=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "DPDQ_BENCH_SOURCES": sources,
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+            },
         )
         print(done.stdout, end="", flush=True)
         lines.append(done.stdout)
