@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -137,3 +138,13 @@ def test_adult_by_age(shared_data):
     assert report.largest_before > 0.6
     assert report.largest_after < 0.5 * report.largest_before
     assert model.losses_.min() < 0.6 < np.log(2)
+
+
+def test_runaway_coefficients_without_a_penalty_are_told(shared_data):
+    """Quasi-separation on Adult: some coefficients have no limit while the others have."""
+    table = pq.read_table(shared_data / "adult.parquet")
+    young = pc.less(table["age"], 40)
+    q = table.filter(young).drop_columns(["age", "fnlwgt", "education"])
+    p = table.filter(pc.invert(young)).drop_columns(["age", "fnlwgt", "education"])
+    with pytest.raises(ConvergenceError, match="the odds have no limit; give a larger penalty"):
+        InversePropensityWeighting(penalty=0).fit(q, p)

@@ -20,6 +20,7 @@ from dpdq.reweight.estimates import Influence, model_influence
 __all__ = ["InversePropensityWeighting"]
 
 _LARGEST, _SMALLEST = 10.0, 1e-5  # ends of the path, in nats of loss per squared coefficient
+_RUNAWAY = 100.0  # a log odds that no rows can tell: some margin tells a side without error
 _SEPARATED = 1e-7  # nats a row
 _COPIES = 20  # rows of a cell above which they are dealt over the folds
 
@@ -176,6 +177,7 @@ class InversePropensityWeighting(ExtendingWeighter):
             gradient = path.gradient(theta, float(penalty))[0]
             converged = bool(np.abs(gradient).max() < 1e-9)
         converged &= float(path.loss(theta, 0.0)[0]) > _SEPARATED
+        converged &= bool(np.abs(eta).max() < _RUNAWAY)
         coef = np.zeros(len(problem.functions))
         coef[kept], intercept = model.coefficients()
         log_weights, clip = _capped(eta[cell_q, 0], problem.weights_q, self.cap)
