@@ -305,7 +305,7 @@ def test_logistic_regression_on_real_digits():
     model = LogisticRegression(C=0.1, tol=1e-2).fit(x, y)
     norms = softmax_regression_gradient_norms(x, model.decision_function(x), y)
     wrong = model.predict(x) != y
-    assert norms[wrong].min() > np.quantile(norms, 0.9)
+    assert norms[wrong].min() > np.quantile(norms, 0.75)
     # one gradient step along one sample's gradient lowers its loss at the rate |g|^2
     step = 1e-6
     i = int(norms.argmax())
