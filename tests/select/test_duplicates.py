@@ -13,7 +13,7 @@ from dpdq.engine import Engine
 from dpdq.errors import DataError, InputTypeError, OptionError
 from dpdq.select import band_curve, exact_duplicates, near_duplicates, shared_passages
 from dpdq.select._grams import gram_blocks
-from dpdq.select.duplicates import _band_keys, _candidates, shingles
+from dpdq.select.minhash import _band_keys, candidates, shingles
 
 TOKEN = re.compile(rb"[0-9a-z_\x80-\xff]+|[^0-9a-z_\x80-\xff\x00-\x20\x7f]+")
 
@@ -253,7 +253,7 @@ def test_shared_passages_merge_exactly():
 
 def test_candidates_are_pairs_once():
     keys = np.array([[1, 5], [1, 5], [2, 5], [9, 9]], dtype=np.uint64)
-    left, right = _candidates(keys, np.arange(4))
+    left, right = candidates(keys, np.arange(4))
     assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2)]
 
 

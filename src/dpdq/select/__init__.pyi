@@ -5,7 +5,6 @@ from dpdq.select.compression import CompressionAlignment as CompressionAlignment
 from dpdq.select.coverage import FacilityLocation as FacilityLocation
 from dpdq.select.coverage import KCenter as KCenter
 from dpdq.select.duplicates import Duplicates as Duplicates
-from dpdq.select.duplicates import band_curve as band_curve
 from dpdq.select.duplicates import exact_duplicates as exact_duplicates
 from dpdq.select.duplicates import near_duplicates as near_duplicates
 from dpdq.select.duplicates_exact import shared_passages as shared_passages
@@ -19,15 +18,16 @@ from dpdq.select.mechanisms import gumbel_top_k as gumbel_top_k
 from dpdq.select.mechanisms import quota as quota
 from dpdq.select.mechanisms import threshold as threshold
 from dpdq.select.mechanisms import top_k as top_k
-from dpdq.select.membership import MembershipResult as MembershipResult
 from dpdq.select.membership import dc_pdd_score as dc_pdd_score
 from dpdq.select.membership import loss_score as loss_score
-from dpdq.select.membership import membership_test as membership_test
 from dpdq.select.membership import min_k_plus_plus_score as min_k_plus_plus_score
 from dpdq.select.membership import min_k_score as min_k_score
 from dpdq.select.membership import reference_score as reference_score
 from dpdq.select.membership import zlib_score as zlib_score
+from dpdq.select.membership_tests import MembershipResult as MembershipResult
+from dpdq.select.membership_tests import membership_test as membership_test
 from dpdq.select.metadata import MetadataBalance as MetadataBalance
+from dpdq.select.minhash import band_curve as band_curve
 from dpdq.select.monte_carlo_shapley import DataShapley as DataShapley
 from dpdq.select.ngrams import DSIR as DSIR
 from dpdq.select.ngrams import NGramRatio as NGramRatio

@@ -34,14 +34,13 @@ from dpdq.errors import OptionError
 from dpdq.passes import Pass
 from dpdq.select.duplicates import (
     PASSAGE,
-    BandKeys,
     Duplicates,
     as_pool,
     clusters,
-    filled,
     scores_of,
     twins,
 )
+from dpdq.select.minhash import BandKeys, filled
 from dpdq.select.ngrams import joined_text, text_columns
 
 __all__ = ["shared_passages"]

@@ -28,8 +28,9 @@ from dpdq.errors import DataError, OptionError
 from dpdq.passes import Pass
 from dpdq.results import Estimate, Result
 from dpdq.select._grams import Grams, gram_blocks
-from dpdq.select.duplicates import as_pool, filled
+from dpdq.select.duplicates import as_pool
 from dpdq.select.duplicates_exact import Windows, check_window, text_blocks
+from dpdq.select.minhash import filled
 from dpdq.select.ngrams import joined_text, text_columns
 
 __all__ = ["BenchmarkOverlap", "benchmark_overlap"]
