@@ -137,9 +137,9 @@ class CompressionAlignment(Utility):
         ``"dictionary"`` or ``"ncd"``.
     codec
         Of ``"dictionary"``: ``"zstd"`` (needs zstandard: fast), ``"zlib"`` (standard library: ten
-        times slower, and better: mean precision 0.85 to 0.81 over twelve pools), or ``"auto"``, zstd where it is
-        installed. The two rank differently, so name one where numbers must be comparable;
-        ``codec_`` says which was used.
+        times slower, and better: mean precision 0.85 to 0.81 over twelve pools), or ``"auto"``,
+        zstd where it is installed. The two rank differently, so name one where numbers must be
+        comparable; ``codec_`` says which was used.
     level
         Compression level; ``None`` is 3 for zstd and 6 for zlib and gzip.
 
