@@ -13,7 +13,8 @@ nothing is communicated. Row numbers are 64-bit integers throughout: a float32 i
 
 `state_dict` and `load_state_dict` resume an epoch exactly: they hold the epoch and how many items
 this rank has handed out. A ``DataLoader`` with workers fetches ahead, so pass what was *used*:
-``sampler.state_dict(used=batches_done * batch_size)``.
+``sampler.state_dict(used=batches_done * batch_size)``. An iteration that follows a finished one
+walks through the next epoch; one that follows an iteration broken off goes on where that stopped.
 
 torch itself is not imported: any iterable with a length is a sampler to it.
 """
@@ -108,17 +109,16 @@ class EpochSampler(abc.ABC):
         self.epoch, self._position = int(epoch), 0
 
     def __iter__(self) -> Iterator[int]:
+        if self._position and self._position >= len(self):  # the last epoch was walked through
+            self.epoch, self._position = self.epoch + 1, 0
         rows = self.epoch_rows(self.epoch)
         length = len(self)
         if self.uneven == "pad" and len(rows):
             rows = np.resize(rows, length * self.world_size)
         own = rows[self.rank : length * self.world_size : self.world_size]
-        epoch = self.epoch
         for place in range(self._position, len(own)):
             self._position = place + 1
             yield int(own[place])
-        if self.epoch == epoch:  # nobody called set_epoch meanwhile
-            self.epoch, self._position = epoch + 1, 0
 
     def state_dict(self, used: int | None = None) -> dict[str, Any]:
         """Where this rank stands.
