@@ -12,7 +12,12 @@ from dpdq.errors import MissingDependencyError
 __all__ = ["is_torch", "require"]
 
 # package to import -> extra of dpdq that installs it
-_EXTRAS = {"torch": "torch", "ot": "ot", "numba": "fast", "ray": "ray"}
+_EXTRAS = {
+    "torch": "torch",
+    "ot": "ot",
+    "ray": "ray",
+    "zstandard": "zstd",
+}
 
 
 def require(package: str, what: str = "this call") -> ModuleType:

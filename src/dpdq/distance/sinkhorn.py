@@ -184,19 +184,19 @@ def sinkhorn_divergence(
     x, y = x - centre, y - centre
 
     with one_thread_each():
-        cost = _cost(x, y, order)
-        unit = _typical(cost, a, b)
+        cost = transport_cost(x, y, order)
+        unit = typical_cost(cost, a, b)
         if unit == 0:  # all rows of both sides are one point
             unit = 1.0
         eps = AUTO_EPSILON * unit if isinstance(epsilon, str) else float(epsilon)
 
         cost /= unit
-        solutions = [_solve(ot, cost, a, b, eps / unit, max_iterations, tolerance)]
+        solutions = [solve_entropic(ot, cost, a, b, eps / unit, max_iterations, tolerance)]
         del cost
         value, slope_q, slope_p = solutions[0].value, solutions[0].f, solutions[0].g
         if debiased:
             for points, share in ((x, a), (y, b)):
-                own = _cost(points, points, order)
+                own = transport_cost(points, points, order)
                 own /= unit
                 solutions.append(_solve_own(own, share, eps / unit, max_iterations, tolerance))
             value -= 0.5 * (solutions[1].value + solutions[2].value)
@@ -248,14 +248,14 @@ def _side(
     return points, w / w.sum(), total
 
 
-def _cost(x: np.ndarray, y: np.ndarray, order: float) -> np.ndarray:
+def transport_cost(x: np.ndarray, y: np.ndarray, order: float) -> np.ndarray:
     cost = distance_tile(x, y, "euclidean")
     if x is y:
         np.fill_diagonal(cost, 0.0)
     return cost if order == 2 else np.power(cost, order / 2, out=cost)
 
 
-def _typical(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+def typical_cost(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     """The weighted median cost; the mean where more than half of all pairs coincide."""
     flat = cost.ravel()
     order = flat.argsort(kind="stable")
@@ -265,7 +265,7 @@ def _typical(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     return median if median > 0 else float(a @ cost @ b)
 
 
-def _solve(
+def solve_entropic(
     ot: Any,
     cost: np.ndarray,
     a: np.ndarray,

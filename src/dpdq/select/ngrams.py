@@ -13,7 +13,7 @@ unseen n-grams rule. Here the target's law is drawn towards the pool's,
 so that an n-gram the target says nothing of counts nothing, and ``strength`` is the number of
 n-grams of evidence that the pool is worth, chosen by how well it foretells each target text from
 the others. The sum over n-grams grows with length, so long texts come first and last; the
-utility divides it by the square root of their number (``length_power`` 1/2). A table over several
+utility is their mean (``length_power`` 1), which length explains nothing of. A table over several
 pools stands in the documentation; the hash and the number of buckets matter less than either.
 """
 
@@ -219,7 +219,7 @@ class NGramRatio(Utility):
         bits: int = 18,
         smoothing: str = "dirichlet",
         strength: float | str = "auto",
-        length_power: float = 0.5,
+        length_power: float = 1.0,
     ) -> None:
         self.n = n
         self.bits = bits
@@ -417,7 +417,7 @@ class DSIR(NGramRatio):
     The published score: 1- and 2-grams in 10,000 buckets (here 2^13), a constant added to every
     count, summed over the n-grams of a text. Long texts have large sums of either sign, so the
     draw is close to the top k and prefers length. Over several pools its precision ranges further
-    than that of `NGramRatio`: from 0.41 to 1.00, against 0.82 to 1.00.
+    than that of `NGramRatio`: from 0.34 upwards, against 0.69.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ from scipy.special import logsumexp
 from dpdq._optional import require
 from dpdq._random import RandomState, as_generator
 from dpdq._threads import one_thread_each
-from dpdq.distance.sinkhorn import AUTO_EPSILON, _cost, _solve, _typical
+from dpdq.distance.sinkhorn import AUTO_EPSILON, solve_entropic, transport_cost, typical_cost
 from dpdq.errors import NotFittedError, OptionError
 from dpdq.ratio._common import as_rows, as_weights
 from dpdq.select._base import Utility
@@ -154,11 +154,11 @@ class TransportGradient(Utility):
         x, a, self.rows_q_ = self._side(all_q, as_weights(weights_q, len(all_q), "q"), rng)
         y, b, self.rows_p_ = self._side(all_p, as_weights(weights_p, len(all_p), "p"), rng)
         with one_thread_each():
-            cost = _cost(x, y, self.order)
-            unit = _typical(cost, a, b) or 1.0
+            cost = transport_cost(x, y, self.order)
+            unit = typical_cost(cost, a, b) or 1.0
             eps = AUTO_EPSILON * unit if isinstance(self.epsilon, str) else float(self.epsilon)
             if eps > 0:
-                found: Any = _solve(
+                found: Any = solve_entropic(
                     ot, cost / unit, a, b, eps / unit, self.max_iterations, self.tolerance
                 )
                 f, g = unit * found.f, unit * found.g
@@ -205,7 +205,9 @@ class TransportGradient(Utility):
         out = np.empty(len(rows))
         with one_thread_each():
             for at in range(0, len(rows), _BLOCK):
-                gain = self._shift - _cost(rows[at : at + _BLOCK], self._target, self.order)
+                gain = self._shift - transport_cost(
+                    rows[at : at + _BLOCK], self._target, self.order
+                )
                 if self.epsilon_ > 0:
                     smooth: Any = logsumexp(gain / self.epsilon_, axis=1, b=self._share)
                     out[at : at + _BLOCK] = self.epsilon_ * smooth
