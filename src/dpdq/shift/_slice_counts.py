@@ -7,6 +7,8 @@ by unit.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import special
 
@@ -62,6 +64,11 @@ def _binomial_bounds(k: int, n: int, level: float) -> tuple[float, float]:
     return low, high
 
 
+def _log_sum(log_values: np.ndarray) -> float:
+    top = float(log_values.max())
+    return top + math.log(float(np.exp(log_values - top).sum()))
+
+
 def _fisher(k_q: int, n_q: int, k_p: int, n_p: int) -> float:
     """Fisher's exact two-sided p-value: total probability of tables no likelier than this."""
     total = k_q + k_p
@@ -71,9 +78,9 @@ def _fisher(k_q: int, n_q: int, k_p: int, n_p: int) -> float:
         return special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
 
     log_mass = log_choose(n_p, support) + log_choose(n_q, total - support)
-    log_mass -= special.logsumexp(log_mass)
+    log_mass -= _log_sum(log_mass)
     seen = log_mass[k_p - max(0, total - n_q)]
-    return float(min(1.0, np.exp(special.logsumexp(log_mass[log_mass <= seen + 1e-7]))))
+    return min(1.0, math.exp(_log_sum(log_mass[log_mass <= seen + 1e-7])))
 
 
 def _count_units(
