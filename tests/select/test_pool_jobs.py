@@ -192,5 +192,39 @@ def test_a_changed_pool_is_not_written(files, tmp_path):
         select_rows({"text": ["a"]}, {"text": ["a"]}, budget=1, utility="x")
 
 
+def test_labelled_rows_by_their_value(tmp_path):
+    """Digits with a fifth of the labels wrong: the half that is kept is nearly clean."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(x))
+    pool, target = order[:1200], order[1200:]
+    wrong = rng.random(1200) < 0.2
+    shown = np.where(wrong, (y[pool] + rng.integers(1, 10, 1200)) % 10, y[pool])
+    columns = {f"p{j}": x[:, j] for j in range(64)}
+    pq.write_table(
+        pa.table({name: c[pool] for name, c in columns.items()} | {"digit": shown}),
+        tmp_path / "pool.parquet",
+    )
+    pq.write_table(
+        pa.table({name: c[target] for name, c in columns.items()} | {"digit": y[target]}),
+        tmp_path / "target.parquet",
+    )
+    result = run(tmp_path / "pool.parquet", "--target", tmp_path / "target.parquet", "--utility",
+                 "knn-shapley", "--label", "digit", "--fraction", 0.5,
+                 "-o", tmp_path / "kept.parquet")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    kept = pq.read_table(tmp_path / "kept.parquet")["row"].to_numpy()
+    assert len(kept) == 600
+    assert wrong[kept].mean() < 0.02 < wrong.mean()
+    assert "KNNShapley" in result.output
+    with pytest.raises(OptionError, match="label and utility 'knn-shapley' belong together"):
+        select_rows(tmp_path / "pool.parquet", tmp_path / "target.parquet", budget=3, label="digit")
+    with pytest.raises(DataError, match="has no column 'x' to predict"):
+        select_rows(tmp_path / "pool.parquet", tmp_path / "target.parquet", budget=3, label="x",
+                    utility="knn-shapley")  # fmt: skip
+
+
 def test_genres_are_there():
     assert min(len(texts) for texts in genres().values()) > 500

@@ -44,6 +44,7 @@ class UtilityName(StrEnum):
     dsir = "dsir"
     zip = "zip"
     classifier = "classifier"
+    knn_shapley = "knn-shapley"
 
 
 class Mechanism(StrEnum):
@@ -99,6 +100,9 @@ def select(
     score: Annotated[
         OptionalText, typer.Option(metavar="COL", help="Column to score by, in place of a model.")
     ] = None,
+    label: Annotated[
+        OptionalText, typer.Option(metavar="COL", help="What knn-shapley predicts.")
+    ] = None,
     source: Annotated[
         OptionalText, typer.Option(metavar="COL", help="Where rows come from, for the report.")
     ] = None,
@@ -153,6 +157,7 @@ def select(
             utility=utility.value,
             text=text or None,
             score=score,
+            label=label,
             source_column=source,
             quota=_quota(quota),
             mechanism=mechanism.value,

@@ -60,6 +60,9 @@ UTILITIES: dict[str, Callable[[], Utility]] = {
 }
 """Utility of texts by its name on the command line."""
 
+LABELLED = "knn-shapley"
+"""The utility of labelled rows, which needs no text."""
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class PoolSelection(Result):
@@ -137,6 +140,7 @@ def select_rows(
     utility: str | Utility = "ngram",
     text: Sequence[str] | None = None,
     score: str | None = None,
+    label: str | None = None,
     source_column: str | None = None,
     quota: tuple[str, Mapping[str, float] | str] | None = None,
     mechanism: str = "top",
@@ -165,11 +169,14 @@ def select_rows(
         ``"rows"``, ``"tokens"`` (words and runs of marks) or ``"bytes"`` of text.
     utility
         A name of `UTILITIES`, or a utility of texts with ``fit(q, p)``; the pool's part of the fit
-        reads all rows for n-grams and 20,000 of them for others.
+        reads all rows for n-grams and 20,000 of them for others. ``"knn-shapley"`` values rows by
+        how much they help to predict the target's ``label``.
     text
         Columns of text; default those called text, content, document or body, else all.
     score
         A column of numbers to use as utility in place of a model.
+    label
+        What ``"knn-shapley"`` predicts.
     source_column
         Where rows come from, for the report; default the column of ``quota``, or one that is
         called source, domain or origin.
@@ -220,6 +227,8 @@ def select_rows(
     where = engine if isinstance(engine, Engine) else Engine(engine)
     where.check()
     _check(budget, fraction, unit, utility, score, target, mechanism)
+    if (label is not None) != (utility == LABELLED):
+        raise OptionError(f"label and utility {LABELLED!r} belong together: what is predicted")
     seed = child_seed(as_generator(random_state))
     note = progress or (lambda _step, _done, _all: None)
     with reading(pool, side="q") as source:
@@ -232,6 +241,16 @@ def select_rows(
             values = score_column(source, score)
             names, sized = _sizes(source, text, unit, where)
             name = f"column {score}"
+        elif label is not None:
+            from dpdq.select.labelled_pools import value_rows
+
+            start = time.perf_counter()
+            values, price = value_rows(
+                source, _targets(target)[0], label, columns=text, on_price=on_price
+            )
+            seconds["score"] = time.perf_counter() - start
+            names, sized = _sizes(source, None, unit, where)
+            name = "KNNShapley"
         else:
             model: Utility = UTILITIES[utility]() if isinstance(utility, str) else utility
             names = text_columns(source, text)
@@ -324,8 +343,8 @@ def _check(
             raise OptionError(
                 f"Unknown {name} {value!r}. Choose one of {', '.join(map(repr, known))}."
             )
-    if isinstance(utility, str) and utility not in UTILITIES:
-        known_names = ", ".join(map(repr, UTILITIES))
+    if isinstance(utility, str) and utility not in (*UTILITIES, LABELLED):
+        known_names = ", ".join(map(repr, (*UTILITIES, LABELLED)))
         raise OptionError(f"Unknown utility {utility!r}. Choose one of {known_names}.")
     if (score is None) == (target is None):
         raise OptionError("give a target to be like, or a column of scores, one of them")
