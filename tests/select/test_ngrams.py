@@ -13,7 +13,14 @@ from tests.select.pools import genres, packages, pool_of
 from dpdq.data import open_source
 from dpdq.engine import Engine
 from dpdq.errors import DataError, InputTypeError, NotFittedError, OptionError
-from dpdq.select import DSIR, NGramRatio, gumbel_top_k, top_k
+from dpdq.select import (
+    DSIR,
+    CompressionAlignment,
+    NGramRatio,
+    TextClassifierRatio,
+    gumbel_top_k,
+    top_k,
+)
 from dpdq.select._grams import gram_blocks
 
 TOKEN = re.compile(rb"[0-9a-z_\x80-\xff]+|[^0-9a-z_\x80-\xff\x00-\x20\x7f]+")
@@ -122,9 +129,15 @@ def test_finds_reviews_of_one_kind(shared_data):
         assert found > own.mean() + 0.2  # own share 0.31; sentences of ten words
 
 
-def test_what_was_chosen_trains_a_better_model():
+@pytest.mark.parametrize(
+    "utility",
+    [NGramRatio, DSIR, CompressionAlignment, TextClassifierRatio],
+    ids=lambda u: u.__name__,
+)
+def test_what_was_chosen_trains_a_better_model(utility):
     """A unigram model of the chosen texts foretells unseen target texts better than one of a
-    random draw of equal size, and of a draw with equal lengths, in every one of 8 pools."""
+    random draw of equal size, and of a draw with equal lengths: the mean gain over 8 pools is
+    above six standard errors."""
     gains = []
     for seed in range(8):
         kinds = packages()
@@ -133,7 +146,7 @@ def test_what_was_chosen_trains_a_better_model():
         fresh = [t for t in shown if t not in set(pool)] or shown[-200:]
         rows = [i for i, t in enumerate(pool) if t not in set(fresh)]
         pool = [pool[i] for i in rows]
-        chosen = top_k(NGramRatio().fit(pool, target).utility(pool), n=600)
+        chosen = top_k(utility().fit(pool, target).utility(pool), n=600)
         length = [len(t.split()) for t in pool]
         controls = [chosen.random_control(seed), chosen.random_control(seed, match=length)]
         scores = [held_out(pool, each.rows, fresh) for each in (chosen, *controls)]

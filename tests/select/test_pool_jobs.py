@@ -1,5 +1,10 @@
 import gzip
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -190,6 +195,42 @@ def test_a_changed_pool_is_not_written(files, tmp_path):
         select_rows({"text": pa.array([], pa.string())}, {"text": ["a"]}, budget=1)
     with pytest.raises(OptionError, match="Unknown utility 'x'"):
         select_rows({"text": ["a"]}, {"text": ["a"]}, budget=1, utility="x")
+
+
+@pytest.mark.parametrize("stage", [1, 3, 5])
+def test_a_killed_job_goes_on_and_selects_the_same_rows(stage, tmp_path):
+    """Killed while counting (parts 1 and 3 of 3) and while scoring (part 5), then started again."""
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{i}" for i in range(500)])
+    rows = 3 * 65_536 - 10
+    text = [" ".join(each) for each in words[rng.integers(0, 500, (rows, 4))]]
+    pq.write_table(pa.table({"text": text}), tmp_path / "pool.parquet", row_group_size=65_536)
+    pq.write_table(pa.table({"text": text[:50]}), tmp_path / "target.parquet")
+    job = [sys.executable, "-m", "dpdq.cli", "select", "pool.parquet", "--target",
+           "target.parquet", "--budget", "1000"]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def parts():
+        return list((tmp_path / "parts").glob("*/*.part"))
+
+    process = subprocess.Popen(
+        [*job, "-o", "kept.parquet", "--parts", "parts"], cwd=tmp_path, env=env,
+        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while len(parts()) < stage and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert stage <= len(parts()) <= 6
+    before = {part: part.stat().st_mtime_ns for part in parts()}
+    for out, more in (("kept.parquet", ["--parts", "parts"]), ("whole.parquet", [])):
+        subprocess.run([*job, "-o", out, *more], cwd=tmp_path, env=env, check=True,
+                       capture_output=True)  # fmt: skip
+    assert pq.read_table(tmp_path / "kept.parquet").equals(
+        pq.read_table(tmp_path / "whole.parquet")
+    )
+    assert {part: part.stat().st_mtime_ns for part in before} == before
 
 
 def test_labelled_rows_by_their_value(tmp_path):
