@@ -210,7 +210,9 @@ def show_speed(dsir: str | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
+    parser.add_argument(
+        "--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data"
+    )
     parser.add_argument("--dsir")
     parser.add_argument("--case")
     parser.add_argument("--only-speed", action="store_true")
