@@ -31,7 +31,7 @@ $(DEV)/ok: pyproject.toml constraints.txt
 	touch $@
 
 test: $(DEV)/ok
-	$(PYTEST) -m "not slow" --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: $(DEV)/ok
 	$(PYTEST) $(ARGS)

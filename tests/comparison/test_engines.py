@@ -39,7 +39,7 @@ def local(files, tmp_path_factory):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--engine", "pool", "--n-jobs", "2"],
+        pytest.param(["--engine", "pool", "--n-jobs", "2"], marks=pytest.mark.slow),
         ["--engine", "shards", "--rank", "1", "--world-size", "2", "--parts", "parts"],
     ],
     ids=["pool", "shards"],

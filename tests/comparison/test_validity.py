@@ -54,6 +54,7 @@ def test_level_on_random_halves_of_adult(adult):
     assert found.min() > 0
 
 
+@pytest.mark.slow
 def test_shift_is_rarely_called_on_random_halves(adult):
     """A verdict of level at most 5 % calls 7 or more of 12 halves less than once in a million."""
     called = [

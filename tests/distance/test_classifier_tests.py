@@ -139,6 +139,7 @@ def test_wrong_input_is_refused():
         classifier_test(q, q, method="split", estimator=DBSCAN())
 
 
+@pytest.mark.slow
 def test_refits_stop_early_at_the_same_level():
     """Stopped and full runs decide alike, and under q = p most refits are saved."""
     from sklearn.linear_model import RidgeClassifier

@@ -8,6 +8,7 @@ from dpdq.distance import auc_interval, detectable_auc, detectable_smd
 from dpdq.errors import DataError, OptionError
 
 
+@pytest.mark.slow
 def test_detectable_effects_are_detected():
     rng = np.random.default_rng(13)
     n_q, n_p, n_draws = 120, 90, 1500

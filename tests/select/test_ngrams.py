@@ -85,6 +85,7 @@ def test_scores_are_sums_of_log_ratios():
     assert (model.utility(pool)[~some] == -np.inf).all()
 
 
+@pytest.mark.slow
 def test_auto_strength_foretells_held_out_targets():
     """Chosen on 100 target texts, it is near the best for texts that were not there."""
     kinds = genres()

@@ -43,6 +43,7 @@ def test_level_under_covariate_shift():
     assert covered >= 172
 
 
+@pytest.mark.slow
 def test_weights_learnt_on_pure_noise_keep_the_level():
     # features that say nothing: a guess learnt on all other folds would reject twice too often
     rng = np.random.default_rng(1)
