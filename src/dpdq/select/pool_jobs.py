@@ -3,7 +3,7 @@
     target -> utility;  one pass over the pool scores every row;  a mechanism keeps rows;
     a second pass writes them
 
-Both passes run on any engine and keep one block and 40 bytes a row in memory. What is told beside
+Both passes run on any engine and keep one block and about 130 bytes a row in memory. What is told beside
 the rows: what the score costs and what a random draw would have brought, how often rows of each
 source and length are kept, and how much of the score is source and length alone.
 """
@@ -213,7 +213,7 @@ def select_rows(
 
     Notes
     -----
-    Cost: one pass to fit (n-grams) and one to score; 40 bytes a row and a block of memory.
+    Cost: one pass to fit (n-grams) and one to score; about 130 bytes a row and a block of memory.
     Held by: tests/select/test_pool_jobs.py::test_all_engines_select_the_same_rows
 
     Examples
