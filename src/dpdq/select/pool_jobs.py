@@ -3,9 +3,9 @@
     target -> utility;  one pass over the pool scores every row;  a mechanism keeps rows;
     a second pass writes them
 
-Both passes run on any engine and keep one block and about 130 bytes a row in memory. What is told beside
-the rows: what the score costs and what a random draw would have brought, how often rows of each
-source and length are kept, and how much of the score is source and length alone.
+Both passes run on any engine and keep one block and about 130 bytes a row in memory. What is told
+beside the rows: what the score costs and what a random draw would have brought, how often rows of
+each source and length are kept, and how much of the score is source and length alone.
 """
 
 from __future__ import annotations
