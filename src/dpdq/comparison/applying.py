@@ -162,9 +162,11 @@ def _designs(source: Source, name: str | None) -> Iterator[np.ndarray] | None:
 
 def design_values(column: Any, where: str, first_row: int = 0) -> np.ndarray:
     """Design weights from a column: numbers, 0 or more, none missing."""
+    import pyarrow as pa
+
     try:
         values = column.cast("float64").to_numpy(zero_copy_only=False)
-    except (ValueError, NotImplementedError):
+    except pa.ArrowException:
         raise DataError(f"{where} has type {column.type}; weights must be numbers") from None
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():

@@ -54,7 +54,7 @@ __getattr__, __dir__, __all__ = attach(
         "check_overlap": "diagnostics",
         "Overlap": "diagnostics",
         "iw_score": "model_selection",
-        "ImportanceWeightedCV": "model_selection",
+        "ImportanceWeightedCV": "weighted_search",
         "ImportanceWeightedScore": "model_selection",
     },
 )

@@ -10,7 +10,6 @@ from dpdq.ratio.label_shift import LabelShiftRatio as LabelShiftRatio
 from dpdq.ratio.least_squares import ULSIF as ULSIF
 from dpdq.ratio.logistic import LogisticRatio as LogisticRatio
 from dpdq.ratio.mean_matching import KernelMeanMatching as KernelMeanMatching
-from dpdq.ratio.model_selection import ImportanceWeightedCV as ImportanceWeightedCV
 from dpdq.ratio.model_selection import ImportanceWeightedScore as ImportanceWeightedScore
 from dpdq.ratio.model_selection import iw_score as iw_score
 from dpdq.ratio.nearest_neighbors import NearestNeighborRatio as NearestNeighborRatio
@@ -23,5 +22,6 @@ from dpdq.ratio.telescoping import TelescopingRatio as TelescopingRatio
 from dpdq.ratio.variational import VariationalRatio as VariationalRatio
 from dpdq.ratio.variational import variational_loss as variational_loss
 from dpdq.ratio.variational_network import VariationalNetworkRatio as VariationalNetworkRatio
+from dpdq.ratio.weighted_search import ImportanceWeightedCV as ImportanceWeightedCV
 
 __all__: list[str]
